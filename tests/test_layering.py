@@ -1,0 +1,124 @@
+"""Dependencies point one way: models -> modules -> ops -> kernels, and nobody leans on the oracle."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "fused_attention"
+
+# What each part of the package may import from the others. Itself is always allowed.
+MAY_IMPORT = {
+    "kernels": set(),
+    "tuning": set(),
+    "variants": {"kernels"},
+    "ops": {"kernels", "tuning", "variants"},
+    "reference": {"variants"},
+    "paged_kv_cache": {"ops", "variants"},
+    "modules": {"ops", "paged_kv_cache", "variants"},
+    "models": {"modules", "ops", "paged_kv_cache", "variants"},
+    "integrations": {"modules", "ops", "paged_kv_cache", "variants"},
+}
+# These stand outside the order: they see the whole package, and the package never sees them.
+FREE = {"__init__", "benchmarks"}
+# Named like our folders, these are other people's packages when imported from the top.
+FOREIGN = {"kernels", "benchmarks", "tests"}
+
+
+def module_name(path):
+    """``kernels/hooks.py`` -> ``fused_attention.kernels.hooks``, as installed."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts if parts[0] == PACKAGE else (PACKAGE, *parts))
+
+
+def part_of(name):
+    """The part of the package that a dotted name belongs to; ``__init__`` for the package itself."""
+    return (name.split(".") + ["__init__"])[1]
+
+
+def imported_names(source, module):
+    """Yield (line, absolute dotted name) for every import, wherever in the source it stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: -node.level] if node.level else []
+            base += node.module.split(".") if node.module else []
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+
+
+def violations(source, path):
+    """What the file at ``path`` imports against the order of dependencies, one sentence each."""
+    module = module_name(path)
+    part = part_of(module)
+    if part not in MAY_IMPORT and part not in FREE:
+        return [f"{path}: give {part!r} a place in MAY_IMPORT"]
+    found = []
+    for line, name in imported_names(source, module):
+        top, target = name.split(".")[0], part_of(name)
+        if top in FOREIGN:
+            found.append(f"{path}:{line}: {name!r} is not ours when installed; import it relatively")
+        elif top != PACKAGE or part in FREE or target == part:
+            continue
+        elif target not in MAY_IMPORT[part]:
+            found.append(f"{path}:{line}: {part} must not import {name!r}")
+    return found
+
+
+def sources():
+    for folder in (PACKAGE, "kernels", "benchmarks"):
+        yield from (path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+def test_dependencies_point_one_way():
+    found = [text for path in sources() for text in violations((ROOT / path).read_text(), path)]
+    assert not found, "\n".join(found)
+
+
+def test_every_part_is_read():
+    parts = {part_of(module_name(path)) for path in sources()}
+    assert {"__init__", "kernels", "variants", "ops", "reference", "benchmarks"} <= parts
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("kernels/hooks.py", "from fused_attention.ops import attention"),
+        ("kernels/hooks.py", "from ..tuning import tiles"),
+        ("kernels/hooks.py", "def late():\n    import fused_attention"),
+        ("kernels/hooks.py", "from kernels import hooks"),
+        ("fused_attention/ops/attention.py", "from .. import reference"),
+        ("fused_attention/ops/attention.py", "from ..reference import attention"),
+        ("fused_attention/ops/attention.py", "import fused_attention.modules"),
+        ("fused_attention/ops/attention.py", "from fused_attention import causal"),
+        ("fused_attention/ops/deeper/tiles.py", "from ...models import gpt"),
+        ("fused_attention/ops/__init__.py", "from ..models import gpt"),
+        ("fused_attention/variants/causal.py", "from ..ops import attention"),
+        ("fused_attention/modules.py", "from .models.gpt import GPT"),
+        ("fused_attention/models/gpt.py", "from ..kernels import gelu"),
+        ("fused_attention/tuning.py", "from .benchmarks import measure"),
+        ("fused_attention/__init__.py", "import kernels"),
+        ("fused_attention/novelty.py", ""),
+        ("benchmarks/cli.py", "from benchmarks.fits import fit"),
+    ],
+)
+def test_a_violation_is_found(path, source):
+    assert len(violations(source, Path(path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("kernels/attention_forward.py", "import triton\nfrom .hooks import apply_scores"),
+        ("kernels/attention_forward.py", "from . import hooks"),
+        ("fused_attention/ops/attention.py", "from ..kernels import attention_forward"),
+        ("fused_attention/ops/attention.py", "from .. import tuning, variants"),
+        ("fused_attention/ops/deeper/tiles.py", "from ...kernels.hooks import bounds"),
+        ("fused_attention/ops/__init__.py", "from .attention import attention"),
+        ("fused_attention/__init__.py", "from . import reference\nfrom .ops import attention"),
+        ("benchmarks/providers.py", "import fused_attention as fa\nfrom . import fits"),
+    ],
+)
+def test_what_is_allowed_passes(path, source):
+    assert violations(source, Path(path)) == []
