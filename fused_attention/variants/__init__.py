@@ -1,0 +1,26 @@
+"""Attention variants, one file each.  A new one is a file here and a line below."""
+
+from .alibi import alibi, alibi_slopes
+from .base import Variant, VariantType, define_variant
+from .bias import bias
+from .causal import causal
+from .document import document
+from .key_padding import key_padding
+from .mask import mask
+from .sliding_window import sliding_window
+from .softcap import softcap
+
+__all__ = [
+    "Variant",
+    "VariantType",
+    "alibi",
+    "alibi_slopes",
+    "bias",
+    "causal",
+    "define_variant",
+    "document",
+    "key_padding",
+    "mask",
+    "sliding_window",
+    "softcap",
+]

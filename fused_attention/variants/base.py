@@ -1,0 +1,213 @@
+"""What an attention variant is: hooks for the kernels, a torch twin for everything else, arguments.
+
+Index conventions, the same in a hook and in its torch twin:
+
+    b, h              batch and query head; scalars in a kernel, broadcastable tensors in torch
+    q_idx, kv_idx     positions in key coordinates: q_idx = row + seqlen_k - seqlen_q
+    s                 scaled scores, fp32 in a kernel
+    args              the variant's arguments, in the order they were given
+
+A scalar argument reaches a kernel hook as itself.  A tensor argument reaches it as a tuple
+``(pointer, stride_0, stride_1, ...)`` with stride 0 along dimensions of size 1, so that a hook
+broadcasts without noticing.  A torch twin receives the tensor; a 4-D tensor, which must be
+broadcastable to ``(batch, heads, seqlen_q, seqlen_k)``, arrives cut to the tile at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_TYPES: dict[str, VariantType] = {}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The problem a variant is applied to: what its ``check`` sees."""
+
+    batch: int
+    num_heads: int
+    seqlen_q: int
+    seqlen_k: int
+    device: torch.device
+
+
+@dataclass(frozen=True, eq=False)
+class VariantType:
+    """A kind of variant: its hooks, under a name.  Calling it with arguments gives a `Variant`.
+
+    Made by `define_variant`, which documents the fields.
+    """
+
+    name: str
+    mask: Callable | None = None
+    torch_mask: Callable | None = None
+    score: Callable | None = None
+    torch_score: Callable | None = None
+    score_grad: Callable | None = None
+    torch_score_grad: Callable | None = None
+    additive: bool = False
+    arg_grad: Callable | None = None
+    torch_arg_grad: Callable | None = None
+    key_bounds: Callable | None = None
+    query_bounds: Callable | None = None
+    torch_key_bounds: Callable | None = None
+    batched_bounds: bool = False
+    check: Callable[[Sequence[Any], Shape], None] | None = None
+    module: str = ""
+
+    def __call__(self, *args: torch.Tensor | int | float) -> Variant:
+        for position, arg in enumerate(args):
+            if not isinstance(arg, (torch.Tensor, int, float, torch.SymInt, torch.SymFloat)):
+                raise TypeError(
+                    f"{self.name}: argument {position} must be a tensor, an int or a float, "
+                    f"got {type(arg).__name__}"
+                )
+        return Variant(self, args)
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One attention variant with its arguments: an immutable value, handed to `attention`."""
+
+    type: VariantType
+    args: tuple
+
+    @property
+    def name(self) -> str:
+        return self.type.name
+
+    def torch_mask(self, b, h, q_idx, kv_idx, seqlen_q=None, seqlen_k=None) -> torch.Tensor:
+        """Boolean tensor, True where a query may see a key; broadcastable over the indices."""
+        return self.type.torch_mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, self.args)
+
+    def torch_score(self, s, b, h, q_idx, kv_idx, seqlen_q=None, seqlen_k=None) -> torch.Tensor:
+        """The scores ``s`` after this variant."""
+        return self.type.torch_score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, self.args)
+
+    def tile(self, batch: slice, rows: slice, keys: slice) -> Variant:
+        """This variant with its 4-D tensor arguments cut to a tile (views, no copy)."""
+        cut = tuple(
+            _cut(arg, batch, rows, keys) if isinstance(arg, torch.Tensor) and arg.ndim == 4 else arg
+            for arg in self.args
+        )
+        return Variant(self.type, cut)
+
+    def __repr__(self) -> str:
+        shown = (f"tensor{tuple(a.shape)}" if isinstance(a, torch.Tensor) else a for a in self.args)
+        return f"{self.name}({', '.join(map(str, shown))})"
+
+
+def _cut(tensor, batch, rows, keys):
+    sizes = tensor.shape
+    return tensor[
+        batch if sizes[0] > 1 else slice(None),
+        :,
+        rows if sizes[2] > 1 else slice(None),
+        keys if sizes[3] > 1 else slice(None),
+    ]
+
+
+def define_variant(name: str, **hooks) -> VariantType:
+    """Define an attention variant; returns a factory: call it with the arguments, get a `Variant`.
+
+    A variant is a mask, a score, or both.  For each, give the ``@triton.jit`` hook the kernels
+    call and the torch function that means the same:
+
+    ``mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> bool``
+        with ``torch_mask`` of the same signature.
+    ``score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> s``
+        with ``torch_score``.  If the hook only adds something that does not depend on ``s``, say
+        ``additive=True``; otherwise give the derivative,
+        ``score_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> ds`` and
+        ``torch_score_grad``, where ``s_in`` and ``s_out`` are the scores before and after.
+    ``arg_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> contribution``
+        with ``torch_arg_grad``: makes the first argument differentiable.  It must be a 4-D tensor;
+        the contribution of every score is summed over the dimensions in which it has size 1.
+    ``key_bounds(b, h, q_first, q_last, seqlen_q, seqlen_k, args) -> lo, hi, full_lo, full_hi``
+        optional, for masks: the keys ``[lo, hi)`` that any of the queries ``q_first..q_last``
+        (inclusive) can see, and the keys ``[full_lo, full_hi)`` that all of them see.  The first
+        range may be too large, the second too small, never the reverse; outside what exists both
+        are cut.  ``query_bounds(b, h, kv_first, kv_last, seqlen_q, seqlen_k, args)`` is the same
+        from a key's point of view (queries begin at ``seqlen_k - seqlen_q``), and
+        ``torch_key_bounds(b, q_first, q_last, seqlen_q, seqlen_k, args)`` works on Python ints;
+        ``b`` is a batch index if ``batched_bounds`` is set, else None.
+    ``check(args, shape)``
+        optional: raise ValueError or TypeError if the arguments do not fit the `Shape`.
+
+    Raises ValueError if a hook has no twin, or if another module has defined ``name`` already.
+    """
+    kind = VariantType(name, **hooks, module=_module_of(hooks))
+    for hook in ("mask", "score", "score_grad", "arg_grad", "key_bounds"):
+        given, twin = getattr(kind, hook), getattr(kind, f"torch_{hook}")
+        if (given is None) != (twin is None):
+            missing = hook if given is None else f"torch_{hook}"
+            raise ValueError(f"variant {name!r}: {missing} is missing beside its twin")
+    if kind.mask is None and kind.score is None:
+        raise ValueError(f"variant {name!r}: expected a mask or a score, got neither")
+    if kind.score is not None and kind.additive == (kind.score_grad is not None):
+        raise ValueError(
+            f"variant {name!r}: a score needs either additive=True or a score_grad, not both"
+        )
+    if (kind.key_bounds is None) != (kind.query_bounds is None):
+        raise ValueError(f"variant {name!r}: key_bounds and query_bounds must be given together")
+    known = _TYPES.get(name)
+    if known is not None and known.module != kind.module:
+        raise ValueError(f"variant {name!r} is already defined by module {known.module!r}")
+    _TYPES[name] = kind
+    return kind
+
+
+def _module_of(hooks):
+    twin = hooks.get("torch_mask") or hooks.get("torch_score")
+    return getattr(twin, "__module__", "")
+
+
+def as_variants(variants: Variant | Sequence[Variant]) -> tuple[Variant, ...]:
+    """A tuple of variants from one variant or a sequence; TypeError for anything else."""
+    if isinstance(variants, Variant):
+        return (variants,)
+    for item in variants:
+        if not isinstance(item, Variant):
+            hint = " (call it: it is a function)" if callable(item) else ""
+            raise TypeError(f"variants: expected Variant values, got {item!r}{hint}")
+    return tuple(variants)
+
+
+def encode(variants: Sequence[Variant]) -> tuple[str, list[torch.Tensor], list[float]]:
+    """A stack of variants as what an operator schema can carry: a string, tensors and floats.
+
+    The string names each variant with one letter per argument: t(ensor), i(nt), f(loat).
+    """
+    words, tensors, scalars = [], [], []
+    for variant in variants:
+        codes = ""
+        for arg in variant.args:
+            if isinstance(arg, torch.Tensor):
+                codes += "t"
+                tensors.append(arg)
+            else:
+                codes += "i" if isinstance(arg, (int, torch.SymInt)) else "f"
+                scalars.append(float(arg))
+        words.append(f"{variant.name}:{codes}")
+    return " ".join(words), tensors, scalars
+
+
+def decode(spec: str, tensors: Sequence[torch.Tensor], scalars: Sequence[float]):
+    """The inverse of `encode`."""
+    tensors, scalars = iter(tensors), iter(scalars)
+    readers = {
+        "t": lambda: next(tensors),
+        "i": lambda: int(next(scalars)),
+        "f": lambda: next(scalars),
+    }
+    variants = []
+    for word in spec.split():
+        name, codes = word.split(":")
+        if name not in _TYPES:
+            raise ValueError(f"variant {name!r} is not defined in this process; import its module")
+        variants.append(Variant(_TYPES[name], tuple(readers[code]() for code in codes)))
+    return tuple(variants)

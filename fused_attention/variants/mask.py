@@ -1,0 +1,45 @@
+"""Boolean mask given as a tensor."""
+
+import torch
+
+from .._triton import jit, tl
+from .base import Shape, Variant, define_variant
+from .bias import check_broadcastable
+
+
+@jit
+def _mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    pointer, stride_b, stride_h, stride_q, stride_k = args[0]
+    row = q_idx - (seqlen_k - seqlen_q)
+    start = pointer + b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
+    return tl.load(start + row.to(tl.int64) * stride_q + kv_idx * stride_k) != 0
+
+
+def _check(args, shape: Shape):
+    check_broadcastable("mask", args[0], shape)
+
+
+_MASK = define_variant(
+    "mask",
+    mask=_mask,
+    torch_mask=lambda b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: args[0],
+    check=_check,
+)
+
+
+def mask(mask: torch.Tensor) -> Variant:
+    """Any mask: boolean tensor, True where a query may see a key (torch's convention).
+
+    ``mask``: broadcastable to (batch, heads, seqlen_q, seqlen_k), on the device of the inputs.
+    It is read tile by tile and skips no work: where a rule can be computed (`causal`,
+    `sliding_window`, `document`, your own), the rule is faster.
+
+    Raises TypeError if ``mask`` is not a boolean tensor, ValueError if it cannot be broadcast.
+    """
+    if not isinstance(mask, torch.Tensor):
+        raise TypeError(f"mask: expected a tensor, got {type(mask).__name__}")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask: expected dtype bool, got {mask.dtype}; see bias() for floats")
+    if mask.ndim > 4:
+        raise ValueError(f"mask: expected at most 4 dimensions, got {tuple(mask.shape)}")
+    return _MASK(mask[(None,) * (4 - mask.ndim)])

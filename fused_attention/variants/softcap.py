@@ -1,0 +1,64 @@
+"""Soft capping of scores, ``cap * tanh(s / cap)`` (Gemma 2, Grok)."""
+
+import math
+
+import torch
+
+from .._triton import jit, tl
+from .base import Variant, define_variant
+
+
+@jit
+def _tanh(x):
+    # exp2 loses what is small to cancellation; below 0.45 the series keeps every bit of fp32.
+    t = x * x
+    series = 21844 / 6081075
+    series = series * t - 1382 / 155925
+    series = series * t + 62 / 2835
+    series = series * t - 17 / 315
+    series = series * t + 2 / 15
+    series = series * t - 1 / 3
+    series = x + x * t * series
+    far = 2 / (1 + tl.exp2(x * -2.8853900817779268)) - 1  # 2 * log2(e)
+    return tl.where(tl.abs(x) < 0.45, series, far)
+
+
+@jit
+def _score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return args[0] * _tanh(s / args[0])
+
+
+@jit
+def _score_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    t = s_out / args[0]
+    return ds * (1 - t * t)
+
+
+def _torch_score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return (s / args[0]).tanh_() * args[0]
+
+
+def _torch_score_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    t = s_out / args[0]
+    return torch.addcmul(ds, t.square_(), ds, value=-1)
+
+
+_SOFTCAP = define_variant(
+    "softcap",
+    score=_score,
+    torch_score=_torch_score,
+    score_grad=_score_grad,
+    torch_score_grad=_torch_score_grad,
+)
+
+
+def softcap(cap: float) -> Variant:
+    """Squash every score into (-cap, cap): ``cap * tanh(s / cap)``, after scaling.
+
+    Raises TypeError if ``cap`` is not a number, ValueError unless it is positive and finite.
+    """
+    if isinstance(cap, bool) or not isinstance(cap, (int, float)):
+        raise TypeError(f"cap: expected a number, got {type(cap).__name__}")
+    if not (math.isfinite(cap) and cap > 0):
+        raise ValueError(f"cap: expected a positive finite number, got {cap}")
+    return _SOFTCAP(float(cap))
