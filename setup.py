@@ -1,4 +1,4 @@
-"""Package metadata. ``fused_attention/kernels`` and ``benchmarks`` are symlinks to the top level."""
+"""Package metadata. ``kernels`` and ``benchmarks`` in ``fused_attention`` are symlinks."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Dependencies point one way: models -> modules -> ops -> kernels, and nobody leans on the oracle."""
+"""Dependencies point one way: models -> modules -> ops -> kernels; nothing leans on reference."""
 
 import ast
 from pathlib import Path
@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 # These stand outside the order: they see the whole package, and the package never sees them.
 FREE = {"__init__", "benchmarks"}
-# Every other file of the package is a leaf: all but the kernels may use it, and it uses only leaves.
+# Every other file of the package is a leaf: all but kernels may use it, and it uses only leaves.
 LEAVES = {path.stem for path in (ROOT / PACKAGE).glob("*.py")} - set(MAY_IMPORT) - FREE
 # Named like our folders, these are other people's packages when imported from the top.
 FOREIGN = {"kernels", "benchmarks", "tests"}
@@ -34,8 +34,8 @@ def module_name(path):
 
 
 def part_of(name):
-    """The part of the package that a dotted name belongs to; ``__init__`` for the package itself."""
-    return (name.split(".") + ["__init__"])[1]
+    """The part of the package that a dotted name belongs to; ``__init__`` for the root."""
+    return [*name.split("."), "__init__"][1]
 
 
 def imported_names(source, module):
@@ -58,7 +58,7 @@ def violations(source, path):
     for line, name in imported_names(source, module):
         top, target = name.split(".")[0], part_of(name)
         if top in FOREIGN:
-            found.append(f"{path}:{line}: {name!r} is not ours when installed; import it relatively")
+            found.append(f"{path}:{line}: {name!r} is not ours once installed: import relatively")
         elif top == PACKAGE and part not in FREE and target not in allowed:
             found.append(f"{path}:{line}: {part} must not import {name!r}")
     return found
