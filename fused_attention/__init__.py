@@ -1,6 +1,7 @@
 """Triton attention kernels for PyTorch: exact, tiled, with every common variant."""
 
 from . import reference
+from .ops.attention import attention
 from .variants import (
     Variant,
     alibi,
@@ -21,6 +22,7 @@ __all__ = [
     "Variant",
     "alibi",
     "alibi_slopes",
+    "attention",
     "bias",
     "causal",
     "define_variant",

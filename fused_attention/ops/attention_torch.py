@@ -1,0 +1,87 @@
+"""Attention without Triton: exact, O(n) in memory forward and backward, in fp64 too.
+
+Queries are cut into tiles that meet only the keys their variants' bounds allow.  A tile goes to
+ATen's flash kernel where that can express it (`attention_aten`), otherwise through PyTorch
+operations (`attention_online`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ..variants.base import Variant
+from . import attention_aten as aten
+from . import attention_online as online
+from .layout import accumulator, empty_like
+from .tiles import Problem, rows_per_tile, tiles
+
+# Scores in flight at once: enough to drown the cost of dispatch, few enough to stay in cache.
+_CHUNK_SCORES = 1 << 19
+_ONLINE_ROWS = 128
+_ATEN_ROWS = 512
+
+
+def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.Dropout | None):
+    """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M)."""
+    out = empty_like(q, v.shape[-1])
+    lse = q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
+    use_aten = aten.can_express(q, v, variants, dropout)
+    causal, plan, keys = _plan(q, k, variants, use_aten)
+    for tile in plan:
+        if tile.lo >= tile.hi:
+            out[tile.queries], lse[tile.queries] = 0, -math.inf
+            continue
+        if use_aten:
+            result = aten.forward(q, k, v, variants, scale, tile, causal)
+        else:
+            result = online.forward(q, k, v, variants, scale, dropout, tile, keys)
+        out[tile.queries], lse[tile.queries] = result
+    return out, lse
+
+
+def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
+    """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
+    dq = empty_like(q)
+    dtype = accumulator(q.dtype)
+    dk, dv = (empty_like(x, dtype=dtype).zero_() for x in (k, v))
+    dargs = {
+        variant: torch.zeros_like(variant.args[0], dtype=dtype, memory_format=torch.contiguous_format)
+        for variant, want in zip(variants, wanted, strict=True)
+        if want
+    }
+    use_aten = aten.can_express(q, v, variants, dropout) and dlse is None and not dargs
+    causal, plan, keys = _plan(q, k, variants, use_aten)
+    for tile in plan:
+        if tile.lo >= tile.hi:
+            dq[tile.queries] = 0
+        elif use_aten:
+            dq[tile.queries], dk_tile, dv_tile = aten.backward(
+                do, q, k, v, out, lse, variants, scale, tile, causal
+            )
+            dk[tile.keys] += dk_tile
+            dv[tile.keys] += dv_tile
+        else:
+            dq[tile.queries] = online.backward(
+                *(do, dlse, q, k, v, out, lse, variants, scale, dropout, tile, keys),
+                *(dk, dv, dargs),
+            )
+    return dq, dk.to(k.dtype), dv.to(v.dtype), list(dargs.values())
+
+
+def _plan(q, k, variants, use_aten: bool):
+    """Whether ATen's causal flag serves, the tiles, and how many keys a chunk of them has."""
+    problem = Problem.of(q, k)
+    if use_aten:
+        causal = aten.is_causal(q, k, variants)
+        stack = () if causal else variants
+        rows = rows_per_tile(problem, stack, _ATEN_ROWS) if stack else max(1, problem.seqlen_q)
+        return causal, tiles(problem, stack, rows, max(1, problem.batch)), 0
+    rows = rows_per_tile(problem, variants, _ONLINE_ROWS)
+    held = max(1, problem.num_heads) * min(rows, max(1, problem.seqlen_q))
+    sequences = max(1, _CHUNK_SCORES // (held * min(max(1, problem.seqlen_k), 512)))
+    held *= min(sequences, max(1, problem.batch))
+    keys = max(128, _CHUNK_SCORES // held // 4 * 4)
+    return False, tiles(problem, variants, rows, sequences), keys
