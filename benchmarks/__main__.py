@@ -1,0 +1,174 @@
+"""Measure how attention scales on this machine: time, memory, accuracy.
+
+Run as `python -m benchmarks` from a checkout, or as `fused-attention` once installed.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+from .options import BadOption
+from .progress import console
+
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+UsageError = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130
+
+
+def _option(text: str):
+    return typer.Option(help=text, show_default=False)
+
+
+Device = Annotated[str, _option("auto, cpu or cuda.")]
+Providers = Annotated[
+    str | None,
+    _option(
+        "Comma-separated: naive, sdpa, sdpa:math, sdpa:flash, sdpa:efficient, sdpa:cudnn, flex, "
+        "fused, or your own as module:function."
+    ),
+]
+Variants = Annotated[
+    str | None,
+    _option(
+        "Comma-separated: full, causal, sliding_window:LEFT[:RIGHT], key_padding:F, softcap:CAP, "
+        "alibi, document[:N]; composed with +, as in causal+softcap:30."
+    ),
+]
+Heads = Annotated[int | None, _option("Query heads.")]
+KvHeads = Annotated[int | None, _option("Key and value heads; must divide --heads.")]
+HeadDim = Annotated[int | None, _option("Size of a head.")]
+Dtype = Annotated[str | None, _option("float16, bfloat16, float32 or float64.")]
+Seed = Annotated[int, _option("Seed of the inputs and of the order of measurement.")]
+Timeout = Annotated[float, _option("Seconds after which a point is given up.")]
+Out = Annotated[Path | None, _option("Folder for the results; an interrupted run resumes from it.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Set earlier results in the folder aside and start over.")
+]
+
+
+@app.command()
+def scaling(
+    device: Device = "auto",
+    providers: Providers = None,
+    variants: Variants = None,
+    seq_lens: Annotated[
+        str | None, _option("Lengths such as 256,512,1024, or doublings as in 256..8192.")
+    ] = None,
+    batch: Annotated[int, _option("Batch size.")] = 1,
+    heads: Heads = None,
+    kv_heads: KvHeads = None,
+    head_dim: HeadDim = None,
+    dtype: Dtype = None,
+    mode: Annotated[
+        str, _option("forward, backward or forward+backward, or several with commas.")
+    ] = "forward+backward",
+    model: Annotated[
+        str | None,
+        _option("gpt2, bert-base, llama3-8b or vit-b16: its heads, mask and lengths."),
+    ] = None,
+    repeats: Annotated[
+        int, _option("Timed repeats of a point; 0 takes 3 to 100 as time allows.")
+    ] = 0,
+    cache: Annotated[
+        str, _option("cold flushes the caches before every repeat, warm does not.")
+    ] = "cold",
+    seed: Seed = 0,
+    timeout: Timeout = 300.0,
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
+    """Measure time and memory against sequence length; fit, plot and report them.
+
+    With neither --providers nor --variants, measures the curves that suit the device: naive
+    attention, torch's, and this package's with and without a window. Points that are done are
+    not measured again when the command is repeated; errors, and timeouts if --timeout has grown,
+    are. Each point runs in its own process: one that runs out of memory or time is a result.
+    """
+    from . import scaling as run
+
+    known = options.model(model) if model else None
+    count, kv_count = options.heads(known, heads, kv_heads)
+    grid = run.Grid(
+        device=options.device(device),
+        providers=options.provider_names(providers) if providers is not None else None,
+        variants=options.variant_specs(variants)
+        if variants is not None
+        else (known and (known.variant,)),
+        modes=options.modes(mode),
+        seq_lens=options.seq_lens(seq_lens) if seq_lens is not None else known and known.seq_lens,
+        batch=options.at_least("--batch", batch, 1),
+        heads=count,
+        kv_heads=kv_count,
+        head_dim=options.head_dim(known, head_dim),
+        dtype=options.dtype(dtype) if dtype is not None else None,
+        seed=options.at_least("--seed", seed, 0),
+        repeats=options.at_least("--repeats", repeats, 0),
+        cache=options.one_of("--cache", cache, ("cold", "warm")),
+    )
+    options.at_least("--timeout", timeout, 1)
+    machine = _machine(grid.device)
+    folder = options.out_dir(out or _default_folder(machine, "scaling"))
+    screen = console()
+    results = run.run(
+        grid.points(),
+        folder,
+        machine,
+        sys.argv[1:],
+        timeout=timeout,
+        fresh=fresh,
+        out=screen,
+    )
+    run.write_outputs(folder, results)
+    run.conclude(folder, results, screen)
+
+
+@app.command()
+def theory() -> None:
+    """Print the textbook memory and cost of attention against sequence length."""
+    from .theory import table
+
+    console().print(table())
+
+
+def _machine(device: str):
+    from . import runner
+
+    return runner.find_machine(device)
+
+
+def _default_folder(machine, name: str) -> Path:
+    slug = re.sub(r"[^a-z0-9]+", "-", machine.facts["device_name"].lower()).strip("-")
+    return Path("benchmarks") / "results" / slug / name
+
+
+def main() -> None:
+    """The command line: errors are one line, an interrupt says how to go on."""
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        code = _fail(error.format_message())
+    except BadOption as error:
+        code = _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on from here", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

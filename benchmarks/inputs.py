@@ -1,0 +1,55 @@
+"""The tensors that are measured, and one evaluation on them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .variants import Shape
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """q (B, H, Lq, D), k and v (B, Hkv, Lk, D), and the gradient of the output."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    d_out: torch.Tensor
+
+    @property
+    def leaves(self) -> tuple[torch.Tensor, ...]:
+        return (self.q, self.k, self.v)
+
+    def last_rows(self, count: int) -> "Inputs":
+        """The problem of the last queries alone: masks are aligned with the last key."""
+        return Inputs(self.q[:, :, -count:], self.k, self.v, self.d_out[:, :, -count:])
+
+    def to(self, dtype: torch.dtype) -> "Inputs":
+        return Inputs(*(t.to(dtype) for t in (*self.leaves, self.d_out)))
+
+
+def make_inputs(shape: Shape, dtype: torch.dtype, device: str, seed: int) -> Inputs:
+    """Standard normal; never zeros, which some hardware multiplies faster."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(heads, length):
+        size = (shape.batch, heads, length, shape.head_dim)
+        return torch.randn(size, generator=generator, dtype=dtype, device=device)
+
+    return Inputs(
+        q=normal(shape.heads, shape.seq_q),
+        k=normal(shape.kv_heads, shape.seq_k),
+        v=normal(shape.kv_heads, shape.seq_k),
+        d_out=normal(shape.heads, shape.seq_q),
+    )
+
+
+def evaluate(call: Callable, inputs: Inputs, gradients: bool) -> tuple[torch.Tensor, ...]:
+    """The output and, if asked for, the gradients of q, k and v."""
+    if not gradients:
+        with torch.no_grad():
+            return (call(*inputs.leaves),)
+    leaves = tuple(t.detach().requires_grad_() for t in inputs.leaves)
+    out = call(*leaves)
+    return (out.detach(), *torch.autograd.grad(out, leaves, inputs.d_out))

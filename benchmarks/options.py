@@ -1,0 +1,146 @@
+"""What the command line says, checked before anything is written: text in, plain values out."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import variants
+from .points import DTYPES, MODES
+
+MAX_SEQ_LEN = 2**24
+DEFAULT_HEADS, DEFAULT_HEAD_DIM = 8, 64
+
+
+class BadOption(Exception):
+    """An option that cannot be obeyed; names it and says what was expected."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"{option}: {message}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The attention of a well-known model."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    variant: str
+    seq_lens: tuple[int, ...]
+
+
+MODELS = {
+    "gpt2": Model(12, 12, 64, "causal", (128, 256, 512, 1024)),
+    "bert-base": Model(12, 12, 64, "full", (64, 128, 256, 512)),
+    "llama3-8b": Model(32, 8, 128, "causal", (512, 1024, 2048, 4096, 8192)),
+    "vit-b16": Model(12, 12, 64, "full", (197, 577, 1025)),  # 224, 384 and 512 pixels
+}
+
+
+def seq_lens(text: str) -> tuple[int, ...]:
+    """`256,512` or a range of doublings `256..8192`, or both, joined by commas."""
+    option, lengths = "--seq-lens", set()
+    for part in text.split(","):
+        first, dots, last = (word.strip() for word in part.partition(".."))
+        bounds = [first, last] if dots else [first]
+        if not all(word.isascii() and word.isdigit() for word in bounds):
+            raise BadOption(option, f"expected lengths such as 256,512 or 256..8192, got '{part}'")
+        start, stop = int(first), int(bounds[-1])
+        if not 1 <= start <= stop <= MAX_SEQ_LEN:
+            raise BadOption(option, f"expected 1 <= length <= {MAX_SEQ_LEN}, rising, got '{part}'")
+        while start <= stop:
+            lengths.add(start)
+            start *= 2
+    return tuple(sorted(lengths))
+
+
+def variant_specs(text: str) -> tuple[str, ...]:
+    specs = _listed("--variants", text)
+    for spec in specs:
+        try:
+            variants.parse(spec)
+        except ValueError as error:
+            raise BadOption("--variants", str(error)) from None
+    return specs
+
+
+def provider_names(text: str) -> tuple[str, ...]:
+    from . import providers
+
+    names = _listed("--providers", text)
+    for name in names:
+        try:
+            providers.find(name)
+        except ValueError as error:
+            raise BadOption("--providers", str(error)) from None
+    return names
+
+
+def modes(text: str) -> tuple[str, ...]:
+    return tuple(one_of("--mode", mode, MODES) for mode in _listed("--mode", text))
+
+
+def dtype(text: str) -> str:
+    aliases = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
+    return one_of("--dtype", aliases.get(text, text), DTYPES)
+
+
+def model(text: str) -> Model:
+    return MODELS[one_of("--model", text, tuple(MODELS))]
+
+
+def one_of(option: str, text: str, known: tuple[str, ...]) -> str:
+    if text not in known:
+        raise BadOption(option, f"expected one of {', '.join(known)}, got '{text}'")
+    return text
+
+
+def at_least(option: str, value: int | float, minimum: int | float) -> int | float:
+    if not minimum <= value < float("inf"):
+        raise BadOption(option, f"expected at least {minimum}, got {value}")
+    return value
+
+
+def device(text: str) -> str:
+    import torch
+
+    one_of("--device", text, ("auto", "cpu", "cuda"))
+    found = torch.cuda.is_available()
+    if text == "cuda" and not found:
+        raise BadOption("--device", "cuda was asked for, but torch finds no CUDA device")
+    return text if text != "auto" else "cuda" if found else "cpu"
+
+
+def heads(known: Model | None, count: int | None, kv_count: int | None) -> tuple[int, int]:
+    """Query and key heads: as given, else the model's, else 8 of each."""
+    if count is None:
+        count = known.heads if known else DEFAULT_HEADS
+        kv_count = known.kv_heads if known and kv_count is None else kv_count
+    at_least("--heads", count, 1)
+    kv_count = count if kv_count is None else at_least("--kv-heads", kv_count, 1)
+    if count % kv_count:
+        raise BadOption("--kv-heads", f"expected a divisor of --heads {count}, got {kv_count}")
+    return count, kv_count
+
+
+def head_dim(known: Model | None, size: int | None) -> int:
+    if size is None:
+        return known.head_dim if known else DEFAULT_HEAD_DIM
+    return at_least("--head-dim", size, 1)
+
+
+def out_dir(path: Path) -> Path:
+    """Makes the folder and proves that it can be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise BadOption("--out", f"cannot write to {path}: {error.strerror}") from None
+
+
+def _listed(option: str, text: str) -> tuple[str, ...]:
+    items = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not all(items):
+        raise BadOption(option, f"expected a comma-separated list, got '{text}'")
+    return items
