@@ -11,8 +11,9 @@ PARALLEL := -n $(WORKERS) --dist loadgroup
 NONE_CHOSEN := $(if $(ARGS),|| test $$? -eq 5)
 
 GPU_WORKERS ?= 4
-GPU_RESULTS ?= benchmarks/results/gpu
-GPU_BENCHMARK ?= scaling --device cuda --out $(GPU_RESULTS)
+GPU_BENCHMARK ?= scaling --device cuda
+# Interrupted after this long, the tests report what they ran, and the benchmarks can be resumed.
+GPU_LIMIT := timeout --foreground --signal=INT 230
 
 # A benchmark slower than this against the last saved run is a failure.
 REGRESSION ?= median:25%
@@ -37,8 +38,10 @@ test-main: $(ENVIRONMENT) ## run every test that needs no interpreter
 
 gpu: ## run the GPU tests, then the CUDA benchmarks (PYTHON=python3 where torch is installed)
 	@$(PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit('make gpu: no CUDA device')"
-	$(PYTEST) -n $(GPU_WORKERS) --dist loadgroup -m gpu $(ARGS)
-	$(PYTHON) -m benchmarks $(GPU_BENCHMARK)
+	status=0; \
+	$(GPU_LIMIT) $(PYTEST) -n $(GPU_WORKERS) --dist loadgroup -m gpu $(ARGS) || status=$$?; \
+	$(GPU_LIMIT) $(PYTHON) -m benchmarks $(GPU_BENCHMARK) || status=$$?; \
+	exit $$status
 
 aot: $(ENVIRONMENT) ## compile every kernel for GPUs that need not be here, and print the table
 	$(PYTHON) -m tests.aot $(ARGS)

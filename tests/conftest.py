@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter):
     skipped = [
         report
         for report in terminalreporter.getreports("skipped")
-        if GPU_TEST in map(tuple, report.user_properties)
+        if GPU_TEST in report.user_properties
     ]
     reasons = sorted({report.longrepr[2].removeprefix("Skipped: ") for report in skipped})
     why = f" ({'; '.join(reasons)})" if reasons else ""
