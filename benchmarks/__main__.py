@@ -115,21 +115,76 @@ def scaling(
         repeats=options.at_least("--repeats", repeats, 0),
         cache=options.one_of("--cache", cache, ("cold", "warm")),
     )
-    options.at_least("--timeout", timeout, 1)
-    machine = _machine(grid.device)
-    folder = options.out_dir(out or _default_folder(machine, "scaling"))
-    screen = console()
-    results = run.run(
-        grid.points(),
-        folder,
-        machine,
-        sys.argv[1:],
-        timeout=timeout,
-        fresh=fresh,
-        out=screen,
+    run.run(grid, _campaign(grid.device, "scaling", out, timeout, fresh))
+
+
+@app.command()
+def accuracy(
+    device: Device = "auto",
+    providers: Providers = None,
+    variants: Variants = None,
+    heads: Heads = None,
+    kv_heads: KvHeads = None,
+    head_dim: HeadDim = None,
+    dtype: Dtype = None,
+    seed: Seed = 0,
+    timeout: Timeout = 300.0,
+    out: Annotated[Path | None, _option("Folder for accuracy.json.")] = None,
+) -> None:
+    """Measure every provider's error against fp64, on normal and hostile inputs.
+
+    Errors are multiples of what naive attention costs in the same dtype: 1 is as good as naive,
+    and up to 2 is within this package's budget.
+    """
+    from . import accuracy as run
+
+    count, kv_count = options.heads(None, heads or run.HEADS, kv_heads)
+    place = options.device(device)
+    request = run.Request(
+        device=place,
+        providers=options.provider_names(providers) if providers else run.PROVIDERS[place],
+        variants=options.variant_specs(variants) if variants else run.VARIANTS,
+        dtype=options.dtype(dtype or "float32"),
+        heads=count,
+        kv_heads=kv_count,
+        head_dim=options.head_dim(None, head_dim),
+        seed=options.at_least("--seed", seed, 0),
     )
-    run.write_outputs(folder, results)
-    run.conclude(folder, results, screen)
+    options.at_least("--timeout", timeout, 1)
+    run.run(request, timeout, options.out_dir(out) if out else None, sys.argv[1:], console())
+
+
+@app.command()
+def bars(
+    device: Device = "auto",
+    seed: Seed = 0,
+    timeout: Timeout = 300.0,
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
+    """Measure the performance this package promises, and say which promises hold."""
+    from . import bars as run
+
+    place = options.device(device)
+    options.at_least("--seed", seed, 0)
+    run.run(place, seed, _campaign(place, "bars", out, timeout, fresh))
+
+
+@app.command()
+def gpu(
+    budget: Annotated[
+        float, _option("Seconds of measuring after which no further point is started.")
+    ] = 240.0,
+    timeout: Timeout = 60.0,
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
+    """Measure the promises for CUDA devices, as many as fit the budget; repeat to go on."""
+    from . import bars as run
+
+    options.at_least("--budget", budget, 1)
+    options.device("cuda")
+    run.run("cuda", 0, _campaign("cuda", "gpu", out, timeout, fresh, budget_s=budget))
 
 
 @app.command()
@@ -140,15 +195,17 @@ def theory() -> None:
     console().print(table())
 
 
-def _machine(device: str):
-    from . import runner
+def _campaign(device: str, name: str, out: Path | None, timeout: float, fresh: bool, **limits):
+    from .campaign import Campaign
+    from .runner import find_machine
 
-    return runner.find_machine(device)
-
-
-def _default_folder(machine, name: str) -> Path:
+    options.at_least("--timeout", timeout, 1)
+    if out is not None:
+        options.out_dir(out)
+    machine = find_machine(device)
     slug = re.sub(r"[^a-z0-9]+", "-", machine.facts["device_name"].lower()).strip("-")
-    return Path("benchmarks") / "results" / slug / name
+    folder = options.out_dir(out or Path("benchmarks") / "results" / slug / name)
+    return Campaign(folder, machine, sys.argv[1:], console(), timeout, fresh, **limits)
 
 
 def main() -> None:

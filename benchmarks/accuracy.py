@@ -1,94 +1,91 @@
-"""Every provider's error against fp64, on normal and hostile inputs."""
+"""The accuracy run: every provider's error against fp64, on normal and hostile inputs."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from . import errors, providers
-from .inputs import Inputs, evaluate, make_inputs
-from .isolate import Unsupported
-from .providers import Case
-from .variants import Shape, parse
+from . import hostile, provenance
+from .campaign import write_json
+from .isolate import run as isolated
+from .runner import Machine, find_machine
 
-BATCH = 2
-EMPTY_BATCH_ENTRY = "key_padding:0:1"
-
-
-@dataclass(frozen=True)
-class Hostile:
-    """A kind of input: how q, k, v and the output gradient are bent, and at which length."""
-
-    help: str
-    seq_len: int = 128
-    bend: Callable[[Inputs], None] | None = None
-    extra: str = ""
-
-
-def _large(inputs: Inputs) -> None:
-    inputs.q.mul_(8)
-    inputs.k.mul_(8)
-
-
-def _constant(inputs: Inputs) -> None:
-    inputs.k.copy_(inputs.k[:, :, :1].clone())
-
-
-def _outliers(inputs: Inputs) -> None:
-    inputs.q[:, :, ::17, 0] = 60.0
-    inputs.k[:, :, ::13, 0] = 60.0
-    inputs.v[:, :, ::11, 0] = 1000.0
-
-
-INPUTS = {
-    "normal": Hostile("standard normal"),
-    "large": Hostile("q and k eight times as large: near one-hot weights", bend=_large),
-    "constant": Hostile("every key the same: exactly uniform weights", bend=_constant),
-    "outliers": Hostile("a few entries of q, k and v 60 to 1000 times as large", bend=_outliers),
-    "odd length": Hostile("129 tokens: one more than fills a tile", seq_len=129),
-    "one token": Hostile("a sequence of one token", seq_len=1),
-    "empty rows": Hostile("one sequence of the batch has no key", extra=EMPTY_BATCH_ENTRY),
+HEADS = 4
+PROVIDERS = {
+    "cpu": ("naive", "sdpa", "flex", "fused"),
+    "cuda": ("naive", "sdpa:flash", "sdpa:efficient", "sdpa:cudnn", "flex", "fused"),
 }
+VARIANTS = (
+    *("full", "causal", "sliding_window:32", "key_padding:0.6:1", "softcap:20", "alibi"),
+    *("document:3", "causal+softcap:20", "causal+alibi"),
+)
 
 
 @dataclass(frozen=True)
-class Job:
-    """One provider, one variant, every kind of input."""
-
-    provider: str
-    variant: str
-    dtype: str
+class Request:
     device: str
+    providers: tuple[str, ...]
+    variants: tuple[str, ...]
+    dtype: str
     heads: int
     kv_heads: int
     head_dim: int
     seed: int
 
-
-def accuracy(job: Job) -> list[dict]:
-    return [_row(job, name, kind) for name, kind in INPUTS.items()]
-
-
-def _row(job: Job, name: str, kind: Hostile) -> dict:
-    """With gradients where the provider has them, else forward alone."""
-    row = {"provider": job.provider, "variant": job.variant, "inputs": name}
-    for mode in ("forward+backward", "forward"):
-        try:
-            return {**row, "status": "ok", "mode": mode, "error_ratio": _ratios(job, kind, mode)}
-        except (Unsupported, NotImplementedError) as error:
-            reason = str(error)
-    return {**row, "status": "unsupported", "reason": reason}
+    def jobs(self) -> list[hostile.Job]:
+        shape = (self.dtype, self.device, self.heads, self.kv_heads, self.head_dim, self.seed)
+        return [hostile.Job(p, v, *shape) for p in self.providers for v in self.variants]
 
 
-def _ratios(job: Job, kind: Hostile, mode: str) -> dict[str, float | str]:
-    n = kind.seq_len
-    shape = Shape(BATCH, job.heads, job.kv_heads, n, n, job.head_dim)
-    terms = parse("+".join(filter(None, [job.variant, kind.extra])))
-    case = Case(shape, terms, mode, getattr(torch, job.dtype), job.device)
-    inputs = make_inputs(shape, case.dtype, case.device, job.seed)
-    if kind.bend:
-        kind.bend(inputs)
-    results = evaluate(providers.find(job.provider)(case).call, inputs, mode != "forward")
-    found = errors.ratios(results, inputs, case.variants)
-    return {name: r if math.isfinite(r) else "not finite" for name, r in found.items()}
+def run(
+    request: Request, timeout: float, folder: Path | None, command: list[str], out: Console
+) -> None:
+    machine = find_machine(request.device)
+    origin = provenance.collect(command, machine.device, machine.facts, request.seed)
+    with out.status("comparing with fp64"):
+        rows = [row for job in request.jobs() for row in _rows(job, machine, timeout)]
+    out.print(_table(request, rows))
+    for kind, described in hostile.INPUTS.items():
+        out.print(f"{kind}: {described.help}", style="dim", markup=False)
+    if folder:
+        write_json(folder / "accuracy.json", {"provenance": origin, "rows": rows})
+        out.print(f"Written: {folder / 'accuracy.json'}", markup=False, soft_wrap=True)
+
+
+def _rows(job: hostile.Job, machine: Machine, timeout: float) -> list[dict]:
+    outcome = isolated("hostile.check", job, timeout, machine.method)
+    if outcome.status == "ok":
+        return outcome.value
+    failed = {"provider": job.provider, "variant": job.variant}
+    failed |= {"status": outcome.status, "reason": outcome.reason}
+    return [{**failed, "inputs": name} for name in hostile.INPUTS]
+
+
+def _table(request: Request, rows: list[dict]) -> Table:
+    table = Table(
+        title=f"Worst error of output and gradients, in errors of naive {request.dtype} attention",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("variant")
+    table.add_column("inputs")
+    for provider in request.providers:
+        table.add_column(provider, justify="right")
+    cells = {(row["variant"], row["inputs"], row["provider"]): _cell(row) for row in rows}
+    for variant in request.variants:
+        for kind in hostile.INPUTS:
+            line = [cells[variant, kind, provider] for provider in request.providers]
+            table.add_row(variant, kind, *line)
+        table.add_section()
+    return table
+
+
+def _cell(row: dict) -> str:
+    if row["status"] != "ok":
+        return row["status"]
+    found = row["error_ratio"].values()
+    if "not finite" in found:
+        return "not finite"
+    note = " (forward)" if row["mode"] == "forward" else ""
+    return f"{max(found):.2f}{note}"

@@ -13,7 +13,7 @@ WHOLE_UP_TO = 512
 ROWS = 64
 CONVENTION = (
     "max |x - fp64| over max |naive - fp64|: the worst of output and gradients up to "
-    f"n = {WHOLE_UP_TO}, the last {ROWS} rows of output and dq beyond"
+    f"n = {WHOLE_UP_TO}, of the last {ROWS} rows of output and dq beyond"
 )
 RESULTS = ("out", "dq", "dk", "dv")
 
@@ -26,8 +26,9 @@ def ratios(results: tuple[torch.Tensor, ...], inputs: Inputs, variants: tuple) -
         results = tuple(t[:, :, -ROWS:] for t in results[:2])
     exact = evaluate(_naive(variants), inputs.to(torch.float64), gradients)
     plain = evaluate(_naive(variants), inputs, gradients)
+    scale = max(t.abs().max().item() for t in exact)
     return {
-        name: _ratio(*tensors)
+        name: _ratio(*tensors, scale)
         for name, *tensors in zip(RESULTS, results, plain, exact, strict=False)
     }
 
@@ -36,10 +37,14 @@ def _naive(variants: tuple) -> Callable:
     return lambda q, k, v: fa.reference.attention(q, k, v, variants).out
 
 
-def _ratio(x: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor) -> float:
-    """Never divides by less than half a unit in the last place of the largest value."""
-    rounding = exact.abs().max().item() * torch.finfo(x.dtype).eps / 2
-    budget = max((plain.double() - exact).abs().max().item(), rounding)
+def _ratio(x: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor, scale: float) -> float:
+    """Never divides by less than half a unit in the last place of the largest value.
+
+    Where that is zero too (a gradient that vanishes), by that of the largest of all results.
+    """
+    half_ulp = torch.finfo(x.dtype).eps / 2
+    naive = (plain.double() - exact).abs().max().item()
+    budget = max(naive, half_ulp * exact.abs().max().item()) or half_ulp * scale
     error = (x.double() - exact).abs().max().item()
     if error == 0:
         return 0.0

@@ -1,21 +1,15 @@
-"""The scaling run: plan the points, measure them, write what they say."""
+"""The scaling run: which points, and what is written and printed about them."""
 
 import itertools
-import json
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
-from . import analysis, fits, plots, progress, provenance, report, runner, tables
+from . import analysis, fits, plots, report, runner, tables
+from .campaign import Campaign, warn_if_unsteady, write_json
 from .points import Point
-from .runner import Machine
-from .store import Store
-
-DRIFT = 1.15
 
 
 @dataclass(frozen=True)
@@ -104,81 +98,14 @@ class Results:
     provenance: dict
 
 
-def run(
-    points: list[Point],
-    folder: Path,
-    machine: Machine,
-    command: list[str],
-    *,
-    timeout: float,
-    fresh: bool,
-    out: Console,
-    budget_s: float = math.inf,
-) -> Results:
-    """Measures what the folder does not hold yet and rewrites its summary files."""
-    store = Store(folder, fresh)
-    try:
-        for notice in store.notices:
-            out.print(notice, style="yellow", markup=False)
-        origin = _measure(points, store, machine, command, timeout, budget_s, fresh, out)
-        configs = {point.config(machine.fingerprint) for point in points}
-        rows = [row for config in sorted(configs) for row in store.of_config(config)]
-        left_out = len({row["key"] for row in store.rows}) - len(rows)
-    finally:
-        store.close()
-    if left_out:
-        out.print(
-            f"{left_out} stored results of other shapes, machines or code are left out.",
-            style="yellow",
-        )
-    return Results(analysis.summarise(rows), fits.fit_rows(rows), origin)
-
-
-def _measure(points, store, machine, command, timeout, budget_s, fresh, out) -> dict:
-    """Runs the unfinished points; returns the provenance, which is rewritten only if there were."""
-    path = store.path.with_name("provenance.json")
-    finished = store.finished(timeout)
-    pending = [p for p in points if p.key(machine.fingerprint) not in finished]
-    if len(pending) < len(points):
-        out.print(f"{len(points) - len(pending)} of {len(points)} points were measured before.")
-    earlier = _read(path)
-    if not pending and earlier:
-        return earlier
-    origin = provenance.collect(command, machine.device, machine.facts, points[0].seed)
-    if earlier and not fresh:
-        past = {name: earlier.get(name) for name in ("started", "command")}
-        origin["earlier_runs"] = [*earlier.get("earlier_runs", []), past]
-    origin["ceilings"] = machine.ceilings()
-    write_json(path, origin)
-    deadline = time.monotonic() + budget_s
-    rows = runner.measure(pending, store, machine, timeout, deadline)
-    done = sum(1 for _ in progress.follow(rows, len(pending), out))
-    if done < len(pending):
-        out.print(
-            f"stopped after {budget_s:g} s with {len(pending) - done} points to go; resume by"
-        )
-        out.print("running the same command again", style="dim")
-    origin["ceilings_after"] = machine.ceilings()
-    origin["finished"] = provenance.now()
-    origin["steady"] = _steady(origin["ceilings"], origin["ceilings_after"])
-    write_json(path, origin)
-    return origin
-
-
-def _read(path: Path) -> dict | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _steady(before: dict, after: dict) -> bool | None:
-    """Whether the machine did the same work at the same speed before and after."""
-    common = [name for name in before if isinstance(after.get(name), float)]
-    if not common:
-        return None
-    return all(1 / DRIFT <= after[name] / before[name] <= DRIFT for name in common)
+def run(grid: Grid, campaign: Campaign) -> None:
+    rows, origin = campaign.run(grid.points())
+    if not rows:
+        campaign.out.print("Nothing was measured.")
+        return
+    results = Results(analysis.summarise(rows), fits.fit_rows(rows), origin)
+    write_outputs(campaign.folder, results)
+    conclude(campaign.folder, results, campaign.out)
 
 
 def write_outputs(folder: Path, results: Results) -> None:
@@ -204,18 +131,6 @@ def caption(frame: pd.DataFrame, origin: dict) -> str:
 def conclude(folder: Path, results: Results, out: Console) -> None:
     """Prints what was found and how to find it again."""
     tables.print_summary(out, results.frame, results.fitted)
-    if results.provenance.get("steady") is False:
-        out.print(
-            "The machine's own speed changed during the run (see ceilings in provenance.json): "
-            "other work was going on, so treat the times with care.",
-            style="yellow",
-        )
-    out.print(f"Report: {folder / 'report.html'}", markup=False)
-    out.print(f"To reproduce: {results.provenance['command']}", markup=False)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replaces the file at once, so that it is never half written."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    warn_if_unsteady(results.provenance, out)
+    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+    out.print(f"To reproduce: {results.provenance['command']}", markup=False, soft_wrap=True)
