@@ -20,3 +20,9 @@ else:
 
     def jit(function):
         return function
+
+
+def expose_language(hook) -> None:
+    """The interpreter wants ``triton.language`` among a function's globals, needed or not."""
+    if INTERPRETED and hasattr(hook, "fn"):
+        hook.fn.__globals__.setdefault("tl", tl)

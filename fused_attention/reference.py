@@ -45,7 +45,7 @@ def attention(
     after the same ``torch.manual_seed`` both drop the same weights.
     """
     variants = as_variants(variants)
-    group = q.shape[1] // k.shape[1]
+    group = q.shape[1] // max(1, k.shape[1])
     if group > 1:
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale

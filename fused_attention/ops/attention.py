@@ -128,9 +128,7 @@ def _forward_fake(q, k, v, spec, tensors, scalars, scale, dropout_p, seed):
     return empty_like(q, v.shape[3]), q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
 
 
-def _backward(
-    do, dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted
-):
+def _backward(do, dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted):
     dropout = None if seed is None else Dropout(dropout_p, seed)
     variants = decode(spec, tensors, scalars)
     dq, dk, dv, dargs = _path(q, v).backward(

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 
 from .. import philox
-from .layout import accumulator
 from ..variants.base import Variant
+from .layout import accumulator
 from .tiles import Problem, Tile, keep
 
 
@@ -110,9 +110,7 @@ def _score_grads(ds, scores, variants, problem: Problem, chunk: Tile, dargs):
         darg = dargs.get(scoring[i])
         if darg is not None:
             contribution = kind.torch_arg_grad(ds, s_in, *where, cut.args)
-            target = Variant(kind, (darg,)).tile(
-                chunk.batch, chunk.rows, slice(chunk.lo, chunk.hi)
-            )
+            target = Variant(kind, (darg,)).tile(chunk.batch, chunk.rows, slice(chunk.lo, chunk.hi))
             target.args[0].add_(contribution.sum_to_size(target.args[0].shape))
         if not kind.additive:
             ds = kind.torch_score_grad(ds, s_in, s_out, *where, cut.args)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
 from ..variants.base import Variant
 from . import attention_aten as aten
 from . import attention_online as online
@@ -48,7 +46,7 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
     dtype = accumulator(q.dtype)
     dk, dv = (empty_like(x, dtype=dtype).zero_() for x in (k, v))
     dargs = {
-        variant: torch.zeros_like(variant.args[0], dtype=dtype, memory_format=torch.contiguous_format)
+        variant: variant.args[0].new_zeros(variant.args[0].shape, dtype=dtype)
         for variant, want in zip(variants, wanted, strict=True)
         if want
     }

@@ -106,7 +106,9 @@ def key_bounds(problem: Problem, variants, b: int | None, first_row: int, last_r
 
 
 def rows_per_tile(problem: Problem, variants: Sequence[Variant], most: int) -> int:
-    """A power of two: short tiles where the bounds are narrow, so that little is computed in vain."""
+    """A power of two: short tiles where the bounds are narrow, to compute little in vain."""
+    if not problem.batch or not problem.seqlen_q:
+        return most
     batched = any(variant.type.batched_bounds for variant in variants)
     middle = problem.seqlen_q // 2
     lo, hi, *_ = key_bounds(problem, variants, 0 if batched else None, middle, middle)

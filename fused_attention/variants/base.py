@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from .._triton import expose_language
+
 _TYPES: dict[str, VariantType] = {}
 
 
@@ -140,6 +142,8 @@ def define_variant(name: str, **hooks) -> VariantType:
 
     Raises ValueError if a hook has no twin, or if another module has defined ``name`` already.
     """
+    for hook in hooks.values():
+        expose_language(hook)
     kind = VariantType(name, **hooks, module=_module_of(hooks))
     for hook in ("mask", "score", "score_grad", "arg_grad", "key_bounds"):
         given, twin = getattr(kind, hook), getattr(kind, f"torch_{hook}")

@@ -1,0 +1,92 @@
+"""Attention by the Triton kernels, on a GPU or in the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .. import philox, tuning
+from ..kernels import attention_backward, attention_forward, hooks
+from ..kernels.launch import Options, Stack
+from ..variants.base import Variant
+from .attention_online import Dropout
+from .layout import empty_like
+
+
+def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout | None):
+    """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M), fp32."""
+    out = empty_like(q, v.shape[3])
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    if lse.numel() > 0:
+        options = _options(tuning.forward, q, v, variants, scale, dropout)
+        attention_forward.attention_forward(q, k, v, out, lse, options)
+    return out, lse
+
+
+def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
+    """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
+    dq, dk, dv = (empty_like(x) for x in (q, k, v))
+    options = _options(tuning.backward, q, v, variants, scale, dropout)
+    if q.shape[3] > 1 and do.stride(3) != 1:
+        do = do.contiguous()
+    dlse = None if dlse is None else dlse.contiguous()
+    delta = torch.empty_like(lse)
+    inputs = (q, k, v, do, lse, delta)
+    if lse.numel() > 0:
+        attention_backward.attention_delta(out, do, dlse, delta, options.config)
+        attention_backward.attention_query_gradient(*inputs, dq, options)
+    if dk.numel() > 0:
+        attention_backward.attention_key_gradient(*inputs, dk, dv, options)
+    scoring = [variant for variant in variants if variant.type.score is not None]
+    dargs = []
+    for variant, want in zip(variants, wanted, strict=True):
+        if want:
+            shape, index = variant.args[0].shape, scoring.index(variant)
+            if lse.numel() == 0 or dk.numel() == 0:
+                dargs.append(lse.new_zeros(shape))
+            else:
+                dargs.append(
+                    attention_backward.attention_argument_gradient(*inputs, shape, index, options)
+                )
+    return dq, dk, dv, dargs
+
+
+def stack(variants: Sequence[Variant]) -> Stack:
+    """The variants' hooks, sorted into what each fold of the kernels needs."""
+    masks = [variant for variant in variants if variant.type.mask is not None]
+    scores = [variant for variant in variants if variant.type.score is not None]
+    return Stack(
+        masks=tuple(variant.type.mask for variant in masks),
+        mask_args=tuple(_kernel_args(variant) for variant in masks),
+        key_bounds=tuple(variant.type.key_bounds or hooks.no_bounds for variant in masks),
+        query_bounds=tuple(variant.type.query_bounds or hooks.no_bounds for variant in masks),
+        scores=tuple(variant.type.score for variant in scores),
+        score_args=tuple(_kernel_args(variant) for variant in scores),
+        score_grads=tuple(variant.type.score_grad for variant in scores),
+        arg_grads=tuple(variant.type.arg_grad for variant in scores),
+    )
+
+
+def _kernel_args(variant: Variant) -> tuple:
+    """A tensor becomes (pointer, strides), stride 0 where its size is 1."""
+    return tuple(
+        (arg, *(s if n > 1 else 0 for n, s in zip(arg.shape, arg.stride(), strict=True)))
+        if isinstance(arg, torch.Tensor)
+        else arg
+        for arg in variant.args
+    )
+
+
+def _options(tune, q, v, variants, scale: float, dropout: Dropout | None) -> Options:
+    arch = tuning.architecture(q.device)
+    config = tune(max(q.shape[3], v.shape[3]), q.dtype, arch)
+    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    options = Options(scale, stack(variants), config, precision)
+    if dropout is None:
+        return options
+    return options._replace(
+        seed=dropout.seed,
+        dropout_threshold=philox.threshold(dropout.p),
+        dropout_scale=philox.inverse_keep(dropout.p),
+    )

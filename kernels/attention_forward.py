@@ -1,0 +1,160 @@
+"""Attention forward: one program computes BLOCK_M rows of one head, looping over its keys.
+
+FlashAttention-2 (Dao 2023, arXiv 2307.08691), with the variant stack of `hooks`.
+
+    B, H      batch, query heads; GROUP_SIZE query heads share one key head
+    M, N      rows of q, keys; the loop runs over tiles of BLOCK_N keys
+    D, DV     head_dim of q and k, and of v, padded to the powers of two BLOCK_D and BLOCK_DV
+    m_i, l_i  running maximum (base 2) and running sum of each row's exponentials
+
+The keys that a tile of rows can see fall into tiles that all rows see entirely, which need no
+mask, and ragged ones, which do; the loop is unrolled into one for each kind.
+"""
+
+import triton
+import triton.language as tl
+
+from .dropout import keep_tile
+from .hooks import fold_bounds, fold_masks, fold_scores, ragged_count, ragged_start
+from .launch import Options, strides
+from .memory import load_rows, store_rows
+from .numerics import dot, dot_add, round_to
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _attention_forward_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    o_ptr,
+    lse_ptr,
+    seed_ptr,
+    stride_qb,
+    stride_qh,
+    stride_qm,
+    stride_kb,
+    stride_kh,
+    stride_kn,
+    stride_vb,
+    stride_vh,
+    stride_vn,
+    stride_ob,
+    stride_oh,
+    stride_om,
+    num_heads,
+    seqlen_q,
+    seqlen_k,
+    sm_scale,
+    dropout_threshold,
+    dropout_scale,
+    mask_args,
+    score_args,
+    MASKS: tl.constexpr,
+    KEY_BOUNDS: tl.constexpr,
+    SCORES: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEAD_DIM_V: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    num_tiles = tl.cdiv(seqlen_q, BLOCK_M)
+    pid = tl.program_id(0)
+    start_m = (num_tiles - 1 - pid % num_tiles) * BLOCK_M  # the longest causal rows go first
+    off_bh = pid // num_tiles
+    off_b = off_bh // num_heads
+    off_h = off_bh % num_heads
+    off_hk = off_h // GROUP_SIZE
+    q_ptr += off_b.to(tl.int64) * stride_qb + off_h.to(tl.int64) * stride_qh
+    k_ptr += off_b.to(tl.int64) * stride_kb + off_hk.to(tl.int64) * stride_kh
+    v_ptr += off_b.to(tl.int64) * stride_vb + off_hk.to(tl.int64) * stride_vh
+    o_ptr += off_b.to(tl.int64) * stride_ob + off_h.to(tl.int64) * stride_oh
+    lse_ptr += off_bh.to(tl.int64) * seqlen_q
+
+    offset = seqlen_k - seqlen_q
+    offs_m = start_m + tl.arange(0, BLOCK_M)
+    row = tl.minimum(offs_m, seqlen_q - 1)[:, None]
+    q = load_rows(q_ptr, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, True)  # (M, D)
+    if len(SCORES) == 0:
+        q = tl.where(sm_scale < 0, -q, q)
+        sm_scale = tl.abs(sm_scale)
+    m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    l_i = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+
+    first = start_m + offset
+    last = tl.minimum(start_m + BLOCK_M, seqlen_q) - 1 + offset
+    lo, hi, full_lo, full_hi = fold_bounds(
+        off_b, off_h, first, last, 0, seqlen_k, seqlen_q, seqlen_k, KEY_BOUNDS, mask_args, BLOCK_N
+    )
+    for RAGGED in tl.static_range(2):
+        if RAGGED:
+            num_steps = ragged_count(lo, hi, full_lo, full_hi, BLOCK_N)
+        else:
+            num_steps = (full_hi - full_lo) // BLOCK_N
+        for step in tl.range(num_steps):
+            if RAGGED:
+                start_n = ragged_start(step, lo, full_lo, full_hi, BLOCK_N)
+            else:
+                start_n = full_lo + step * BLOCK_N
+            offs_n = start_n + tl.arange(0, BLOCK_N)
+            k = load_rows(k_ptr, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, RAGGED)  # (N, D)
+            s = dot(q, tl.trans(k), PRECISION)  # (M, N)
+
+            kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if RAGGED else offs_n[None, :]
+            at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)
+            if len(SCORES) > 0:
+                s = fold_scores(s * sm_scale, at, SCORES, score_args, len(SCORES))
+                scale = LOG2E
+            else:
+                scale = sm_scale * LOG2E
+            if RAGGED:
+                keep = ((offs_n >= lo) & (offs_n < hi))[None, :]
+                s = tl.where(fold_masks(keep, at, MASKS, mask_args), s * scale, float("-inf"))
+                m_new = tl.maximum(m_i, tl.max(s, 1))
+                m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
+                p = tl.exp2(s - m_safe[:, None])
+            else:
+                # The scale is not negative here, so it may wait until after the maximum, where
+                # multiplication and subtraction are one instruction.
+                m_new = tl.maximum(m_i, tl.max(s, 1) * scale)
+                m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
+                p = tl.exp2(s * scale - m_safe[:, None])
+
+            alpha = tl.exp2(m_i - m_safe)
+            l_i = l_i * alpha + tl.sum(p, 1)
+            m_i = m_new
+            if DROPOUT:
+                kept = keep_tile(seed_ptr, off_b, off_h, row, start_n, dropout_threshold, BLOCK_N)
+                p = tl.where(kept, p, 0.0)
+            v = load_rows(v_ptr, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, RAGGED)  # (N, DV)
+            acc = dot_add(round_to(p, v.dtype), v, acc * alpha[:, None], PRECISION)  # (M, DV)
+
+    l_safe = tl.where(l_i == 0, 1.0, l_i)
+    if DROPOUT:
+        acc = acc * dropout_scale
+    o = round_to(acc / l_safe[:, None], o_ptr.dtype.element_ty)
+    store_rows(o_ptr, offs_m, stride_om, seqlen_q, o, HEAD_DIM_V, BLOCK_DV)
+    lse = (m_i + tl.log2(l_safe)) * LN2  # -inf for a row that saw nothing
+    tl.store(lse_ptr + offs_m, lse, mask=offs_m < seqlen_q)
+
+
+def attention_forward(q, k, v, o, lse, options: Options) -> None:
+    """Launch over all heads: fills ``o`` (B, H, M, DV) and ``lse`` (B, H, M), fp32, contiguous."""
+    batch, num_heads, seqlen_q, _ = q.shape
+    grid = (triton.cdiv(seqlen_q, options.config.block_m) * num_heads * batch,)
+    _attention_forward_kernel[grid](
+        *(q, k, v, o, lse, options.seed),
+        *strides(q, k, v, o),
+        *(num_heads, seqlen_q, k.shape[2]),
+        *options.arguments,
+        KEY_BOUNDS=options.stack.key_bounds,
+        **options.constants(q, k, v),
+    )

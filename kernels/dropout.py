@@ -1,0 +1,21 @@
+"""Which weights dropout keeps: Philox4x32-10 keyed by (seed, batch, head, row, key).
+
+The same function as `fused_attention/philox.py`, so that neither the tile size nor the backend
+changes what is dropped.  Four consecutive keys share one call.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def keep_tile(seed_ptr, b, h, row, start_n, threshold, BLOCK_N: tl.constexpr):
+    """(M, BLOCK_N) of booleans; ``row``: (M, 1), ``start_n`` a multiple of four."""
+    seed = tl.load(seed_ptr).to(tl.uint64, bitcast=True)
+    quad = start_n // 4 + tl.arange(0, BLOCK_N // 4)
+    c0 = (quad[None, :] + row * 0).to(tl.uint32)
+    c1 = (row + quad[None, :] * 0).to(tl.uint32)
+    zero = c0 * 0
+    r0, r1, r2, r3 = tl.philox(seed, c0, c1, zero + h.to(tl.uint32), zero + b.to(tl.uint32))
+    bits = tl.interleave(tl.interleave(r0, r2), tl.interleave(r1, r3))
+    return (bits >> 8).to(tl.int32) >= threshold

@@ -1,0 +1,106 @@
+"""Folds over a stack of attention variants.
+
+A stack reaches a kernel as tuples of ``@triton.jit`` functions (constexpr) beside tuples of their
+run-time arguments; the folds unroll when the kernel is compiled, and an empty stack costs nothing.
+Hooks are called as `fused_attention.variants.base.define_variant` documents.  ``at`` is the tuple
+(b, h, q_idx, kv_idx, seqlen_q, seqlen_k): positions are in key coordinates and clamped to what
+exists, so that a hook may load at them unguarded.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def no_bounds(b, h, first, last, seqlen_q, seqlen_k, args):
+    """For a mask without bounds: anything may be seen, nothing surely is."""
+    return -(2**30), 2**30, 2**30, -(2**30)
+
+
+@triton.jit
+def fold_masks(keep, at, MASKS: tl.constexpr, mask_args):
+    """``keep`` and every mask."""
+    for i in tl.static_range(len(MASKS)):
+        keep = keep & MASKS[i](*at, mask_args[i])
+    return keep
+
+
+@triton.jit
+def fold_scores(s, at, SCORES: tl.constexpr, score_args, COUNT: tl.constexpr):
+    """``s`` through the first COUNT score hooks."""
+    for i in tl.static_range(COUNT):
+        s = SCORES[i](s, *at, score_args[i])
+    return s
+
+
+@triton.jit
+def fold_score_grads(
+    ds, s, at, SCORES: tl.constexpr, SCORE_GRADS: tl.constexpr, score_args, DOWN_TO: tl.constexpr
+):
+    """The gradient at the input of score hook DOWN_TO, from that at the end of the chain.
+
+    ``s`` are the raw scores; what a hook saw and returned is computed again, and the compiler
+    merges the repetitions.  An additive hook has None for a gradient.
+    """
+    for r in tl.static_range(len(SCORES) - DOWN_TO):
+        i: tl.constexpr = len(SCORES) - 1 - r
+        if SCORE_GRADS[i] is not None:
+            s_in = fold_scores(s, at, SCORES, score_args, i)
+            s_out = SCORES[i](s_in, *at, score_args[i])
+            ds = SCORE_GRADS[i](ds, s_in, s_out, *at, score_args[i])
+    return ds
+
+
+@triton.jit
+def fold_bounds(
+    b,
+    h,
+    first,
+    last,
+    lowest,
+    highest,
+    seqlen_q,
+    seqlen_k,
+    BOUNDS: tl.constexpr,
+    mask_args,
+    BLOCK: tl.constexpr,
+):
+    """Where to loop: the intersection of all bounds within [lowest, highest).
+
+    Returns lo, hi, full_lo, full_hi relative to ``lowest``, with 0 <= lo <= hi.  Blocks that start
+    in [full_lo, full_hi), both multiples of BLOCK, need no mask; there may be none.
+    """
+    lo = lowest
+    hi = highest
+    full_lo = lowest
+    full_hi = highest
+    for i in tl.static_range(len(BOUNDS)):
+        some_lo, some_hi, all_lo, all_hi = BOUNDS[i](
+            b, h, first, last, seqlen_q, seqlen_k, mask_args[i]
+        )
+        lo = tl.maximum(lo, some_lo)
+        hi = tl.minimum(hi, some_hi)
+        full_lo = tl.maximum(full_lo, all_lo)
+        full_hi = tl.minimum(full_hi, all_hi)
+    lo = lo - lowest
+    hi = tl.maximum(hi - lowest, lo)
+    full_lo = tl.cdiv(full_lo - lowest, BLOCK) * BLOCK
+    full_hi = tl.maximum(full_hi - lowest, 0) // BLOCK * BLOCK
+    start = lo // BLOCK * BLOCK
+    empty = full_hi <= full_lo
+    return lo, hi, tl.where(empty, start, full_lo), tl.where(empty, start, full_hi)
+
+
+@triton.jit
+def ragged_count(lo, hi, full_lo, full_hi, BLOCK: tl.constexpr):
+    """How many blocks need a mask: those below full_lo and those from full_hi on."""
+    below = (full_lo - lo // BLOCK * BLOCK) // BLOCK
+    return tl.where(lo < hi, below + tl.cdiv(tl.maximum(hi - full_hi, 0), BLOCK), 0)
+
+
+@triton.jit
+def ragged_start(i, lo, full_lo, full_hi, BLOCK: tl.constexpr):
+    """Where the i-th of them starts."""
+    start = lo // BLOCK * BLOCK
+    below = (full_lo - start) // BLOCK
+    return tl.where(i < below, start + i * BLOCK, full_hi + (i - below) * BLOCK)
