@@ -5,12 +5,14 @@ Run as `python -m benchmarks` from a checkout, or as `fused-attention` once inst
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import options
+from .isolate import Refused
 from .options import BadOption
 from .progress import console
 
@@ -26,7 +28,7 @@ INTERRUPTED = 130
 
 
 def _option(text: str):
-    return typer.Option(help=text, show_default=False)
+    return typer.Option(help=text)
 
 
 Device = Annotated[str, _option("auto, cpu or cuda.")]
@@ -44,13 +46,24 @@ Variants = Annotated[
         "alibi, document[:N]; composed with +, as in causal+softcap:30."
     ),
 ]
-Heads = Annotated[int | None, _option("Query heads.")]
-KvHeads = Annotated[int | None, _option("Key and value heads; must divide --heads.")]
-HeadDim = Annotated[int | None, _option("Size of a head.")]
-Dtype = Annotated[str | None, _option("float16, bfloat16, float32 or float64.")]
+Heads = Annotated[int | None, _option("Query heads; the model's, or 8, if left out.")]
+KvHeads = Annotated[int | None, _option("Key and value heads, a divisor of --heads.")]
+HeadDim = Annotated[int | None, _option("Size of a head; the model's, or 64, if left out.")]
+Dtype = Annotated[
+    str | None,
+    _option(
+        "float16, bfloat16, float32 or float64; if left out, float32 on CPU, bfloat16 on CUDA."
+    ),
+]
 Seed = Annotated[int, _option("Seed of the inputs and of the order of measurement.")]
 Timeout = Annotated[float, _option("Seconds after which a point is given up.")]
-Out = Annotated[Path | None, _option("Folder for the results; an interrupted run resumes from it.")]
+Out = Annotated[
+    Path | None,
+    _option(
+        "Folder for the results, from which an interrupted run resumes; "
+        "benchmarks/results/DEVICE/COMMAND if left out."
+    ),
+]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Set earlier results in the folder aside and start over.")
 ]
@@ -62,7 +75,11 @@ def scaling(
     providers: Providers = None,
     variants: Variants = None,
     seq_lens: Annotated[
-        str | None, _option("Lengths such as 256,512,1024, or doublings as in 256..8192.")
+        str | None,
+        _option(
+            "Lengths such as 256,512,1024, or doublings as in 256..8192; if left out, the model's, "
+            "or 256..8192 on CPU and 512..65536 on CUDA."
+        ),
     ] = None,
     batch: Annotated[int, _option("Batch size.")] = 1,
     heads: Heads = None,
@@ -100,18 +117,16 @@ def scaling(
     count, kv_count = options.heads(known, heads, kv_heads)
     grid = run.Grid(
         device=options.device(device),
-        providers=options.provider_names(providers) if providers is not None else None,
-        variants=options.variant_specs(variants)
-        if variants is not None
-        else (known and (known.variant,)),
+        providers=_given(options.provider_names, providers),
+        variants=_given(options.variant_specs, variants) or (known and (known.variant,)),
         modes=options.modes(mode),
-        seq_lens=options.seq_lens(seq_lens) if seq_lens is not None else known and known.seq_lens,
+        seq_lens=_given(options.seq_lens, seq_lens) or (known and known.seq_lens),
         batch=options.at_least("--batch", batch, 1),
         heads=count,
         kv_heads=kv_count,
         head_dim=options.head_dim(known, head_dim),
-        dtype=options.dtype(dtype) if dtype is not None else None,
-        seed=options.at_least("--seed", seed, 0),
+        dtype=_given(options.dtype, dtype),
+        seed=options.seed(seed),
         repeats=options.at_least("--repeats", repeats, 0),
         cache=options.one_of("--cache", cache, ("cold", "warm")),
     )
@@ -138,17 +153,17 @@ def accuracy(
     """
     from . import accuracy as run
 
-    count, kv_count = options.heads(None, heads or run.HEADS, kv_heads)
+    count, kv_count = options.heads(None, run.HEADS if heads is None else heads, kv_heads)
     place = options.device(device)
     request = run.Request(
         device=place,
-        providers=options.provider_names(providers) if providers else run.PROVIDERS[place],
-        variants=options.variant_specs(variants) if variants else run.VARIANTS,
-        dtype=options.dtype(dtype or "float32"),
+        providers=run.PROVIDERS[place] if providers is None else options.provider_names(providers),
+        variants=run.VARIANTS if variants is None else options.variant_specs(variants),
+        dtype=_given(options.dtype, dtype) or run.DTYPES[place],
         heads=count,
         kv_heads=kv_count,
         head_dim=options.head_dim(None, head_dim),
-        seed=options.at_least("--seed", seed, 0),
+        seed=options.seed(seed),
     )
     options.at_least("--timeout", timeout, 1)
     run.run(request, timeout, options.out_dir(out) if out else None, sys.argv[1:], console())
@@ -166,7 +181,7 @@ def bars(
     from . import bars as run
 
     place = options.device(device)
-    options.at_least("--seed", seed, 0)
+    options.seed(seed)
     run.run(place, seed, _campaign(place, "bars", out, timeout, fresh))
 
 
@@ -195,6 +210,10 @@ def theory() -> None:
     console().print(table())
 
 
+def _given(parse: Callable, text: str | None):
+    return None if text is None else parse(text)
+
+
 def _campaign(device: str, name: str, out: Path | None, timeout: float, fresh: bool, **limits):
     from .campaign import Campaign
     from .runner import find_machine
@@ -214,9 +233,9 @@ def main() -> None:
         code = app(standalone_mode=False)
     except UsageError as error:
         code = _fail(error.format_message())
-    except BadOption as error:
+    except (BadOption, Refused) as error:
         code = _fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted: run the same command again to go on from here", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code or 0)

@@ -13,6 +13,7 @@ from .isolate import run as isolated
 from .runner import Machine, find_machine
 
 HEADS = 4
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 PROVIDERS = {
     "cpu": ("naive", "sdpa", "flex", "fused"),
     "cuda": ("naive", "sdpa:flash", "sdpa:efficient", "sdpa:cudnn", "flex", "fused"),

@@ -36,7 +36,8 @@ def fit(lengths: Iterable[float], values: Iterable[float]) -> PowerLaw | None:
     if len(x) < MIN_POINTS:
         return None
     line = stats.linregress(x, y)
-    half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
+    # scipy leaves the error of a perfectly flat line undefined; it is zero.
+    half = stats.t.ppf(0.975, len(x) - 2) * np.nan_to_num(line.stderr)
     return PowerLaw(line.slope, line.slope - half, line.slope + half, line.intercept, len(x))
 
 

@@ -5,6 +5,7 @@ one costs milliseconds rather than the seconds of an import.
 """
 
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -18,10 +19,15 @@ from pathlib import Path
 
 OOM_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 EXIT_GRACE_S = 5.0
+PR_SET_PDEATHSIG = 1
 
 
 class Unsupported(Exception):
     """Raised by a provider that cannot do what is asked; the message says why."""
+
+
+class Refused(Exception):
+    """A run that cannot begin; the message says why in one line."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,8 @@ def _line(text: str, index: int) -> str:
 
 def _child(target: str, payload: object, sender, log_path: str) -> None:
     os.setpgid(0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with open(log_path, "ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

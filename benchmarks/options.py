@@ -101,6 +101,12 @@ def at_least(option: str, value: int | float, minimum: int | float) -> int | flo
     return value
 
 
+def seed(value: int) -> int:
+    if not 0 <= value < 2**63:
+        raise BadOption("--seed", f"expected 0 <= seed < 2**63, got {value}")
+    return value
+
+
 def device(text: str) -> str:
     import torch
 

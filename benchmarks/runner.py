@@ -13,10 +13,6 @@ PROBE_TIMEOUT_S = 120.0
 CEILINGS_TIMEOUT_S = 120.0
 
 
-class NoDevice(Exception):
-    """The device does not answer."""
-
-
 @dataclass(frozen=True)
 class Machine:
     """The device that is measured, its fingerprint, and how processes are started for it."""
@@ -38,7 +34,7 @@ def find_machine(device: str) -> Machine:
         if outcome.status == "ok":
             facts = {"device_name": provenance.cpu_name(), **outcome.value}
             return Machine(device, facts, provenance.fingerprint(facts), method)
-    raise NoDevice(f"{device} does not answer: {outcome.reason}")
+    raise isolate.Refused(f"{device} does not answer: {outcome.reason}")
 
 
 def interleaved(points: Iterable[Point], seed: int) -> list[Point]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .isolate import Refused
 from .points import STATUSES
 
 NAME = "results.jsonl"
@@ -23,10 +24,6 @@ MEASURED = ("time_ms", "peak_memory_bytes")
 FINAL = ("ok", "unsupported", "oom")
 
 
-class Busy(Exception):
-    """Another run is writing to the same folder."""
-
-
 class Store:
     """The rows of one folder. Opening it sets a damaged file aside and keeps its good rows."""
 
@@ -39,7 +36,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise Busy(f"{folder} is in use by another run") from None
+            raise Refused(f"--out: {folder} is in use by another run") from None
         if fresh and self.path.exists():
             aside = _free_name(self.path, "old")
             self.path.rename(aside)
