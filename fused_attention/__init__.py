@@ -2,8 +2,10 @@
 
 from . import reference
 from .ops.attention import attention
+from .ops.scaled_dot_product_attention import scaled_dot_product_attention
 from .variants import (
     Variant,
+    VariantType,
     alibi,
     alibi_slopes,
     bias,
@@ -20,6 +22,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Variant",
+    "VariantType",
     "alibi",
     "alibi_slopes",
     "attention",
@@ -30,6 +33,7 @@ __all__ = [
     "key_padding",
     "mask",
     "reference",
+    "scaled_dot_product_attention",
     "sliding_window",
     "softcap",
 ]

@@ -13,41 +13,53 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_HEAD_DIM = 256
 
 
-def check_tensors(q, k, v) -> None:
-    """Types, dtypes, devices, ranks and shapes of q, k and v."""
-    named = {"q": q, "k": k, "v": v}
-    for name, x in named.items():
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-        if x.is_nested or x.layout != torch.strided:
-            raise NotImplementedError(
-                f"{name}: expected a dense tensor, got a nested or sparse one; "
-                "pad it and say where with key_padding(lengths)"
-            )
+def check_floating(name: str, x) -> None:
+    """A dense tensor of a dtype attention is computed in."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.is_nested or x.layout != torch.strided:
+        raise NotImplementedError(
+            f"{name}: expected a dense tensor, got a nested or sparse one; "
+            "pad it and say where with key_padding(lengths)"
+        )
+    if x.dtype not in DTYPES:
+        expected = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
+
+
+def check_tensors(q, k, v, names: Sequence[str] = ("q", "k", "v")) -> None:
+    """Types, dtypes, devices, ranks and shapes of queries, keys and values."""
+    q_name, k_name, v_name = names
+    for name, x in zip(names, (q, k, v), strict=True):
+        check_floating(name, x)
         if x.ndim != 4:
             raise ValueError(
                 f"{name}: expected 4 dimensions (batch, heads, seqlen, head_dim), "
                 f"got shape {tuple(x.shape)}"
             )
-        if x.dtype not in DTYPES:
-            expected = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-            raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
-    for name in ("k", "v"):
-        x = named[name]
+    for name, x in ((k_name, k), (v_name, v)):
         if x.dtype != q.dtype:
-            raise TypeError(f"{name}: expected the dtype of q, {q.dtype}, got {x.dtype}")
-        if x.device != q.device:
-            raise ValueError(f"{name}: expected the device of q, {q.device}, got {x.device}")
-        if x.shape[0] != q.shape[0]:
-            raise ValueError(f"{name}: expected the batch of q, {q.shape[0]}, got {x.shape[0]}")
+            raise TypeError(f"{name}: expected the dtype of {q_name}, {q.dtype}, got {x.dtype}")
+        for what, want, got in (
+            ("device", q.device, x.device),
+            ("batch", q.shape[0], x.shape[0]),
+        ):
+            if got != want:
+                raise ValueError(f"{name}: expected the {what} of {q_name}, {want}, got {got}")
     if k.shape[3] != q.shape[3]:
-        raise ValueError(f"k: expected the head_dim of q, {q.shape[3]}, got {k.shape[3]}")
+        raise ValueError(
+            f"{k_name}: expected the head_dim of {q_name}, {q.shape[3]}, got {k.shape[3]}"
+        )
     for axis, what in ((1, "heads"), (2, "seqlen")):
         if v.shape[axis] != k.shape[axis]:
-            raise ValueError(f"v: expected the {what} of k, {k.shape[axis]}, got {v.shape[axis]}")
+            raise ValueError(
+                f"{v_name}: expected the {what} of {k_name}, {k.shape[axis]}, got {v.shape[axis]}"
+            )
     heads, kv_heads = q.shape[1], k.shape[1]
     if heads != kv_heads and (kv_heads == 0 or heads % kv_heads):
-        raise ValueError(f"k: expected a number of heads that divides q's {heads}, got {kv_heads}")
+        raise ValueError(
+            f"{k_name}: expected a number of heads that divides {q_name}'s {heads}, got {kv_heads}"
+        )
 
 
 def check_head_dims(q, k, v) -> None:

@@ -1,0 +1,262 @@
+"""Compile every kernel ahead of time, for GPUs that need not be here, and say what came out.
+
+``python -m tests.aot`` prints the table; `tests/test_aot.py` asserts what it promises.  The launchers
+are called as in production, on meta tensors, and what they would have launched is compiled: so the
+signatures, the specialisation on divisibility and the tile sizes are those of a real run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+# Bytes of shared memory one program may have.
+SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536}
+
+# The instruction that feeds each target's matrix units in 16-bit.
+MATRIX_INSTRUCTION = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "v_mfma"}
+
+
+class Case(NamedTuple):
+    """One kernel at one problem: what is compiled, for every target."""
+
+    kernel: str
+    dtype: str
+    head_dim: int
+    stack: str
+    dropout_p: float = 0.0
+
+    def __str__(self):
+        dropout = "+dropout" if self.dropout_p else ""
+        return f"{self.kernel}-{self.dtype}-d{self.head_dim}-{self.stack}{dropout}"
+
+
+@dataclass
+class Report:
+    """What the compiler made of a case for a target."""
+
+    case: Case
+    target: str
+    registers: int = 0
+    spilled: int = 0
+    shared: int = 0
+    matrix: int = 0
+    waits: int = 0
+    warnings: list[str] = field(default_factory=list)
+    error: str = ""
+
+
+def cases() -> list[Case]:
+    """Every kernel x the tuned head dims and dtypes, and the stacks that stress the hooks."""
+    table = [
+        Case(kernel, dtype, head_dim, "causal")
+        for dtype in ("bfloat16", "float32")
+        for head_dim in (64, 128, 256)
+        for kernel in ("forward", "key_gradient", "query_gradient")
+    ]
+    table += [
+        Case(kernel, "bfloat16", head_dim, stack, dropout_p)
+        for kernel in ("forward", "key_gradient", "query_gradient")
+        for head_dim, stack, dropout_p in (
+            (128, "full", 0.0),
+            (128, "softcap+alibi+window+padding", 0.0),
+            (64, "full", 0.1),
+            (80, "causal", 0.0),
+        )
+    ]
+    table += [
+        Case("argument_gradient", "bfloat16", 128, "bias"),
+        Case("argument_gradient", "bfloat16", 64, "alibi+softcap"),
+        Case("delta", "bfloat16", 128, "full"),
+    ]
+    return table
+
+
+def variants_of(stack: str, batch: int, heads: int, seqlen: int):
+    """The stacks named in the table, on meta tensors."""
+    import torch
+
+    import fused_attention as fa
+
+    named = {
+        "causal": fa.causal,
+        "softcap": lambda: fa.softcap(30.0),
+        "alibi": lambda: fa.alibi(torch.empty(heads, device="meta")),
+        "window": lambda: fa.sliding_window(256),
+        "padding": lambda: fa.key_padding(torch.empty(batch, dtype=torch.int32, device="meta")),
+        "bias": lambda: fa.bias(
+            torch.empty(1, heads, seqlen, seqlen, dtype=torch.bfloat16, device="meta")
+        ),
+    }
+    return [named[name]() for name in stack.split("+") if name != "full"]
+
+
+def recorded_launch(case: Case, target: str):
+    """The kernel, arguments and keywords that the launcher of a case would launch."""
+    import torch
+    from triton.runtime.jit import JITFunction
+
+    from fused_attention import philox, tuning
+    from fused_attention.kernels import attention_backward, attention_forward
+    from fused_attention.kernels.launch import Options
+    from fused_attention.ops.attention_triton import stack
+
+    batch, heads, kv_heads, seqlen, head_dim = 2, 8, 4, 4096, case.head_dim
+    dtype = getattr(torch, case.dtype)
+
+    def tensor(heads):
+        return torch.empty(batch, heads, seqlen, head_dim, dtype=dtype, device="meta")
+
+    q, o, do, dq = (tensor(heads) for _ in range(4))
+    k, v, dk, dv = (tensor(kv_heads) for _ in range(4))
+    lse, delta = (torch.empty(batch, heads, seqlen, device="meta") for _ in range(2))
+    variants = variants_of(case.stack, batch, heads, seqlen)
+    tune = tuning.forward if case.kernel == "forward" else tuning.backward
+    options = Options(head_dim**-0.5, stack(variants), tune(head_dim, dtype, target), "ieee")
+    if case.dropout_p:
+        options = options._replace(
+            seed=torch.empty(1, dtype=torch.int64, device="meta"),
+            dropout_threshold=philox.threshold(case.dropout_p),
+            dropout_scale=philox.inverse_keep(case.dropout_p),
+        )
+    launchers = {
+        "forward": lambda: attention_forward.attention_forward(q, k, v, o, lse, options),
+        "delta": lambda: attention_backward.attention_delta(o, do, None, delta, options.config),
+        "key_gradient": lambda: attention_backward.attention_key_gradient(
+            q, k, v, do, lse, delta, dk, dv, options
+        ),
+        "query_gradient": lambda: attention_backward.attention_query_gradient(
+            q, k, v, do, lse, delta, dq, options
+        ),
+        "argument_gradient": lambda: attention_backward.attention_argument_gradient(
+            q, k, v, do, lse, delta, variants[0].args[0].shape, 0, options
+        ),
+    }
+    launches = []
+
+    def record(self, *args, grid, warmup, **kwargs):
+        launches.append((self, args, kwargs))
+
+    run, JITFunction.run = JITFunction.run, record
+    try:
+        launchers[case.kernel]()
+    finally:
+        JITFunction.run = run
+    (launch,) = launches
+    return launch
+
+
+def compiled(case: Case, target: str):
+    """The compiled kernel of a case, from Triton's own binder and compiler."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    if target.startswith("sm_"):
+        gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+    else:
+        gpu = GPUTarget("hip", target, 64)
+    kernel, args, kwargs = recorded_launch(case, target)
+    backend = make_backend(gpu)
+    kwargs = {**kwargs, "debug": False}
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, options = bind(*args, **kwargs)
+    options, signature, constants, attributes = kernel._pack_args(
+        backend, kwargs, bound, specialization, options
+    )
+    source = ASTSource(kernel, signature, constants, attributes)
+    return triton.compile(source, target=gpu, options=options.__dict__)
+
+
+def inspect(case: Case, target: str) -> Report:
+    """Compile a case and read registers, spills, shared memory and instructions off the result."""
+    report = Report(case, target)
+    try:
+        kernel = compiled(case, target)
+    except Exception as error:  # the compiler's failures are results too
+        report.error = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+        return report
+    report.shared = kernel.metadata.shared
+    read = _read_amd if target.startswith("gfx") else _read_nvidia
+    read(kernel, report)
+    return report
+
+
+def _read_amd(kernel, report):
+    text = kernel.asm["amdgcn"]
+
+    def count(name):
+        return int(re.search(rf"\.{name}:\s*(\d+)", text).group(1))
+
+    report.registers = count("vgpr_count")
+    report.spilled = count("vgpr_spill_count")  # scalar registers spill into vector registers
+    report.matrix = text.count("v_mfma")
+
+
+def _read_nvidia(kernel, report):
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "kernel.cubin")
+        cubin.write_bytes(kernel.asm["cubin"])
+        usage = _tool("cuobjdump", "-res-usage", cubin)
+        sass = _tool("cuobjdump", "-sass", cubin)
+        if report.target == "sm_90":
+            ptx = Path(folder, "kernel.ptx")
+            ptx.write_text(kernel.asm["ptx"])
+            log = _tool("ptxas", "-v", "--gpu-name=sm_90a", ptx, "-o", Path(folder, "again.cubin"))
+            report.warnings = sorted(set(re.findall(r"C75\d\d", log)))
+    report.registers = int(re.search(r"REG:(\d+)", usage).group(1))
+    report.spilled = len(re.findall(r"\b(?:STL|LDL)\b", sass))
+    report.matrix = len(re.findall(rf"\b{MATRIX_INSTRUCTION[report.target]}\b", sass))
+    report.waits = sass.count("WARPGROUP.DEPBAR")
+
+
+def _tool(name: str, *arguments) -> str:
+    import triton
+
+    binary = Path(triton.__file__).parent / "backends/nvidia/bin" / name
+    done = subprocess.run(
+        [binary, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    return done.stdout + done.stderr
+
+
+def inspect_all(jobs: list[tuple[Case, str]], workers: int | None = None):
+    """Reports in the order of the jobs, compiled in parallel, each worker a fresh process."""
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        yield from pool.map(inspect, *zip(*jobs, strict=True))
+
+
+def main() -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    chosen = [c for c in cases() if not sys.argv[1:] or any(a in str(c) for a in sys.argv[1:])]
+    table = Table(title="Kernels compiled ahead of time")
+    for column in ("case", "target", "registers", "spilled", "shared", "matrix", "waits", "notes"):
+        table.add_column(column, justify="left" if column in ("case", "target") else "right")
+    jobs = [(case, target) for case in chosen for target in TARGETS]
+    for report in inspect_all(jobs):
+        notes = report.error or " ".join(report.warnings)
+        table.add_row(
+            str(report.case),
+            report.target,
+            *map(str, (report.registers, report.spilled, report.shared)),
+            *map(str, (report.matrix, report.waits)),
+            notes,
+        )
+    Console(width=150).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
