@@ -236,8 +236,9 @@ def main() -> None:
     except (BadOption, Refused) as error:
         code = _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: run the same command again to go on from here", file=sys.stderr)
         code = INTERRUPTED
+    if code == INTERRUPTED:
+        print("interrupted: run the same command again to go on from here", file=sys.stderr)
     sys.exit(code or 0)
 
 

@@ -26,6 +26,7 @@ def summarise(rows: list[dict]) -> pd.DataFrame:
         if row["provider"] == "naive" and row["status"] == "ok"
     }
     frame = pd.DataFrame([_beside_naive(row, naive) for row in rows], columns=COLUMNS)
+    frame["reason"] = frame["reason"].fillna("")
     return frame.sort_values([*CURVE, "seq_len"], ignore_index=True)
 
 

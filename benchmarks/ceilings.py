@@ -6,8 +6,8 @@ import torch
 from . import timing
 
 REPEATS = 5
-COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
-MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
+COPY_BYTES = {"cpu": 2**27, "cuda": 2**31}
+MATMUL_SIZE = {"cpu": 1024, "cuda": 8192}
 MATMUL_DTYPES = {"cpu": ("float32",), "cuda": ("bfloat16", "float16", "float32")}
 
 

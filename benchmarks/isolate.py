@@ -18,6 +18,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 OOM_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+# torch imports this, and sympy with it, at the first backward pass of a process.
+SLOW_IMPORTS = ("torch.fx.experimental.symbolic_shapes",)
 EXIT_GRACE_S = 5.0
 PR_SET_PDEATHSIG = 1
 
@@ -46,12 +48,12 @@ def run(target: str, payload: object, timeout: float, method: str) -> Outcome:
     """Calls `target`, module.function of this package, on payload. Whatever happens is returned."""
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["torch", f"{__package__}.worker"])
+        context.set_forkserver_preload([*SLOW_IMPORTS, f"{__package__}.worker"])
     receiver, sender = context.Pipe(duplex=False)
     with receiver, tempfile.NamedTemporaryFile() as log:
         process = context.Process(target=_child, args=(target, payload, sender, log.name))
         started = time.monotonic()
-        process.start()
+        _start(process)
         sender.close()
         try:
             ready = wait([receiver, process.sentinel], timeout)
@@ -68,6 +70,15 @@ def run(target: str, payload: object, timeout: float, method: str) -> Outcome:
                 else Outcome("timeout", reason=f"no result within {timeout:g} s")
             )
     return Outcome(outcome.status, outcome.value, outcome.reason, seconds)
+
+
+def _start(process) -> None:
+    """An interrupt waits until the process runs: half a request would confuse the fork server."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _receive(receiver) -> Outcome | None:

@@ -25,7 +25,7 @@ COLOURS = {
     "fused": "#D55E00",
     "flex": "#009E73",
     "sdpa:math": "#56B4E9",
-    "sdpa:flash": "#0072B2",
+    "sdpa:flash": "#882255",
     "sdpa:efficient": "#CC79A7",
     "sdpa:cudnn": "#E69F00",
 }
@@ -35,10 +35,11 @@ MARKERS = {
     "fused": "^",
     "flex": "D",
     "sdpa:math": "v",
-    "sdpa:flash": "s",
+    "sdpa:flash": "<",
     "sdpa:efficient": "P",
     "sdpa:cudnn": "X",
 }
+OTHER = ("#666633", "*")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 GUIDE = "#888888"
 LABEL_POINTS = 9
@@ -76,8 +77,8 @@ def draw(frame: pd.DataFrame, fitted: list[dict], name: str, metric: Metric, cap
     figure, panels = plt.subplots(
         1, len(modes), figsize=(8.2 * len(modes), 5.6), squeeze=False, layout="constrained"
     )
-    figure.suptitle(f"{metric.title}\n", fontsize=13)
-    figure.text(0.5, 0.925, caption, ha="center", fontsize=9, color="#444444")
+    figure.suptitle(metric.title, fontsize=13)
+    figure.supxlabel(caption, fontsize=9, color="#444444")
     for axes, mode in zip(panels[0], modes, strict=True):
         laws = [law for law in fitted if law["mode"] == mode and law["metric"] == name]
         _panel(axes, frame[frame["mode"] == mode], laws, name, metric)
@@ -111,12 +112,13 @@ def _curves(axes: Axes, measured, laws, column) -> list[EndLabel]:
     variants = list(dict.fromkeys(sorted(measured.variant.unique(), key=lambda v: v != "full")))
     labels = []
     for (provider, variant), curve in measured.groupby(["provider", "variant"], sort=False):
-        colour = COLOURS.get(provider, "#882255")
+        colour = COLOURS.get(provider, OTHER[0])
         axes.plot(
             curve.seq_len,
             curve[column],
             color=colour,
-            marker=MARKERS.get(provider, "*"),
+            marker=MARKERS.get(provider, OTHER[1]),
+            markerfacecolor=colour if variant == variants[0] else "white",
             linestyle=DASHES[variants.index(variant) % len(DASHES)],
             markersize=6,
             linewidth=1.8,
@@ -156,7 +158,7 @@ def _failures(axes: Axes, points: pd.DataFrame) -> None:
     axes.set_ylim(10**low, 10 ** (low + (high - low) / (1 - room)))
     for row, ((provider, variant), curve) in enumerate(curves):
         height = 1 - FAILURE_ROW * (row + 0.7)
-        colour = COLOURS.get(provider, "#882255")
+        colour = COLOURS.get(provider, OTHER[0])
         where = axes.get_xaxis_transform()
         axes.plot(
             curve.seq_len,

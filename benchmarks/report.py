@@ -94,7 +94,7 @@ def _measurements(frame: pd.DataFrame) -> str:
     for p in frame.sort_values(["mode", "seq_len", "time_ms"]).itertuples():
         start = [escape(curve_label(p.provider, p.variant)), p.mode, f"{p.seq_len:,}"]
         if p.status != "ok":
-            reason = escape(p.reason or "")
+            reason = escape(p.reason)
             lines.append([*start, f'<span class="failed" title="{reason}">{p.status}</span>'])
             lines[-1] += [""] * (len(head) - len(lines[-1]))
             continue

@@ -28,9 +28,12 @@ def test_forward_compares_the_output_alone():
 
 def test_a_wrong_result_stands_out():
     def wrong(q, k, v):
-        return PROVIDERS["naive"](
-            Case(SHAPE, parse("causal"), "forward", q.dtype, "cpu")
-        ).call(q, k, v) + 1e-3 * q
+        return (
+            PROVIDERS["naive"](Case(SHAPE, parse("causal"), "forward", q.dtype, "cpu")).call(
+                q, k, v
+            )
+            + 1e-3 * q
+        )
 
     found = ratios_of(wrong)
     assert found["out"] > 100
@@ -51,9 +54,14 @@ def test_of_long_sequences_the_last_rows_are_compared(monkeypatch, spec):
     found = ratios_of(None, spec, shape)
     assert list(found) == ["out", "dq"]
     assert all(ratio < 4 for ratio in found.values())
-    broken = ratios_of(lambda q, k, v: PROVIDERS["naive"](
-        Case(shape, parse(spec), "forward", q.dtype, "cpu")
-    ).call(q, k, v) * 1.001, spec, shape)
+    broken = ratios_of(
+        lambda q, k, v: (
+            PROVIDERS["naive"](Case(shape, parse(spec), "forward", q.dtype, "cpu")).call(q, k, v)
+            * 1.001
+        ),
+        spec,
+        shape,
+    )
     assert all(ratio > 100 for ratio in broken.values())
 
 

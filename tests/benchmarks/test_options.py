@@ -22,7 +22,7 @@ def test_lengths(text, lengths):
     "text", ["", "0", "-1", "8..4", "a", "1e3", "256..", "..256", "1,,2", "1.5", "²", "99999999999"]
 )
 def test_bad_lengths_name_the_option(text):
-    with pytest.raises(BadOption, match="^--seq-lens: expected "):
+    with pytest.raises(BadOption, match=r"^--seq-lens: expected "):
         options.seq_lens(text)
 
 
@@ -75,7 +75,7 @@ def test_an_unwritable_folder_is_refused(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("kept")
     for path in (blocker, blocker / "below"):
-        with pytest.raises(BadOption, match="^--out: cannot write to "):
+        with pytest.raises(BadOption, match=r"^--out: cannot write to "):
             options.out_dir(path)
     assert blocker.read_text() == "kept"
     assert options.out_dir(tmp_path / "a" / "b").is_dir()

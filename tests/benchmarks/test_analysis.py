@@ -1,0 +1,60 @@
+import pandas as pd
+import pytest
+
+from benchmarks import analysis
+
+from .points import row
+
+
+def line(frame, **wanted):
+    for name, value in wanted.items():
+        frame = frame[frame[name] == value]
+    (found,) = frame.itertuples()
+    return found
+
+
+def test_speed_up_and_saving_are_over_naive_at_the_same_length():
+    frame = analysis.summarise(
+        [
+            row("naive", time_ms=30.0, peak_memory_bytes=600),
+            row("naive", seq_len=512, time_ms=99.0),
+            row("naive", "causal", time_ms=20.0, peak_memory_bytes=500),
+            row("fused", time_ms=10.0, peak_memory_bytes=100),
+            row("fused", "causal", time_ms=4.0, peak_memory_bytes=100),
+            row("fused", "sliding_window:8", time_ms=2.0, peak_memory_bytes=100),
+            row("fused", mode="backward"),
+        ]
+    )
+    full = line(frame, provider="fused", variant="full", mode="forward")
+    assert (full.speedup_over_naive, full.memory_saving_over_naive) == (3.0, 6.0)
+    assert line(frame, variant="causal", provider="fused").speedup_over_naive == 5.0
+    window = line(frame, variant="sliding_window:8")
+    assert (window.speedup_over_naive, window.naive_variant) == (15.0, "full")
+    assert pd.isna(line(frame, mode="backward").speedup_over_naive)
+
+
+def test_nothing_is_compared_with_a_failure():
+    frame = analysis.summarise([row("naive", status="oom"), row("fused")])
+    assert frame.speedup_over_naive.isna().all()
+    frame = analysis.summarise([row("naive"), row("fused", status="oom")])
+    assert pd.isna(line(frame, provider="fused").speedup_over_naive)
+
+
+def test_the_frontier_is_the_last_that_ran_and_the_first_that_did_not():
+    rows = [row("naive", seq_len=n) for n in (256, 512)]
+    rows += [row("naive", seq_len=2048, status="timeout"), row("naive", seq_len=1024, status="oom")]
+    rows += [row("fused", seq_len=1024), row("flex", status="unsupported", reason="no")]
+    found = analysis.frontier(analysis.summarise(rows)).set_index("provider")
+    assert found.loc["naive"].tolist()[2:] == [512, 1024, "oom"]
+    assert found.loc["fused", "longest_ok"] == 1024
+    assert pd.isna(found.loc["fused", "first_failed"])
+    assert pd.isna(found.loc["flex", "longest_ok"])
+    assert pd.isna(found.loc["flex", "first_failed"])
+
+
+@pytest.mark.parametrize(
+    ("provider", "variant", "label"),
+    [("fused", "full", "fused"), ("sdpa:math", "causal", "sdpa:math causal")],
+)
+def test_labels(provider, variant, label):
+    assert analysis.curve_label(provider, variant) == label

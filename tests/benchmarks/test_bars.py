@@ -1,0 +1,116 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import bars
+from benchmarks.bars import Bar
+from benchmarks.variants import parse
+
+from .points import SMALL, row
+
+RIVAL, SECOND = replace(SMALL, provider="sdpa"), replace(SMALL, provider="flex")
+LONGER = tuple(replace(SMALL, seq_len=n) for n in (1024, 2048, 4096))
+
+
+def measured(**times):
+    points = {"ours": SMALL, "rival": RIVAL, "second": SECOND}
+    return {points[name]: row(time_ms=t) for name, t in times.items()}
+
+
+def test_speed_is_against_the_best_rival_that_ran():
+    bar = Bar(bars.SPEED, (SMALL,), (RIVAL, SECOND), at_least=1.5)
+    assert bar.value(measured(ours=2.0, rival=6.0, second=4.0)) == 2.0
+    rows = measured(ours=2.0, rival=6.0) | {SECOND: row(status="unsupported")}
+    assert bar.value(rows) == 3.0
+    assert bar.holds(1.5) and not bar.holds(1.49)
+
+
+def test_what_was_not_measured_is_not_judged():
+    bar = Bar(bars.SPEED, (SMALL,), (RIVAL,))
+    assert bar.value({}) is None
+    assert bar.value(measured(ours=1.0)) is None
+    assert bar.value({RIVAL: row(), SMALL: row(status="oom")}) is None
+    assert bars._judge(bar, {})["verdict"] == "not measured"
+
+
+def test_exponents():
+    time = Bar(bars.TIME_EXPONENT, LONGER, at_most=1.15)
+    memory = Bar(bars.MEMORY_EXPONENT, LONGER, at_least=1.9, at_most=2.1)
+    rows = {
+        p: row(seq_len=p.seq_len, time_ms=p.seq_len**1.1, peak_memory_bytes=p.seq_len**2)
+        for p in LONGER
+    }
+    assert time.value(rows) == pytest.approx(1.1)
+    assert memory.value(rows) == pytest.approx(2.0)
+    assert time.holds(1.1) and not time.holds(1.2)
+    assert memory.holds(2.0) and not memory.holds(1.8) and not memory.holds(2.2)
+
+
+def test_memory_saving():
+    bar = Bar(bars.MEMORY_SAVING, (SMALL,), (RIVAL,), at_least=20)
+    rows = {SMALL: row(peak_memory_bytes=10), RIVAL: row(peak_memory_bytes=250)}
+    assert bar.value(rows) == 25
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_bar_can_be_measured(device):
+    for bar in bars.BARS[device](seed=0):
+        for point in bar.points:
+            assert point.device == device
+            parse(point.variant)
+            assert point.provider in ("naive", "sdpa", "flex", "fused", *PINNED)
+        lengths = [point.seq_len for point in bar.ours]
+        assert len(lengths) == 1 or bar.measure in bars.COLUMN
+        assert len({p.seq_len for p in bar.points}) == len(lengths)
+        json.dumps(bars._judge(bar, {}), allow_nan=False)
+
+
+PINNED = ("sdpa:flash", "sdpa:efficient", "sdpa:cudnn")
+
+
+def test_the_bars_of_a_cpu_are_those_promised():
+    found = {
+        (b.measure, b.ours[0].provider, b.ours[0].variant, b.ours[0].mode, *rivals(b)): b
+        for b in bars.cpu_bars(0)
+    }
+    for mode in ("forward", "forward+backward"):
+        for variant in ("full", "causal"):
+            assert found[bars.SPEED, "fused", variant, mode, "sdpa"].at_least == 1 / 1.1
+            naive = found[bars.SPEED, "fused", variant, mode, "naive"]
+            assert naive.at_least == (2.5 if mode == "forward" else 2.0)
+            assert naive.ours[0].seq_len == 4096
+        window = found[bars.SPEED, "fused", bars.WINDOW, mode, "sdpa"]
+        assert (window.at_least, window.ours[0].seq_len) == (8.0, 8192)
+        assert found[bars.TIME_EXPONENT, "fused", bars.WINDOW, mode].at_most == 1.15
+    for variant in ("softcap:30", "alibi", "document:4"):
+        assert found[bars.SPEED, "fused", variant, "forward+backward", "naive"].at_least == 1.5
+    for variant in ("full", "causal", "softcap:30"):
+        assert found[bars.SPEED, "fused", variant, "forward", "flex"].at_least == 1.5
+    assert found[bars.SPEED, "fused", bars.WINDOW, "forward", "flex"].at_least == 1.0
+    naive = found[bars.MEMORY_EXPONENT, "naive", "full", "forward+backward"]
+    assert (naive.at_least, naive.at_most) == (1.9, 2.1)
+    fused = found[bars.MEMORY_EXPONENT, "fused", "full", "forward+backward"]
+    assert fused.at_most == 1.1
+
+
+def rivals(bar):
+    return [point.provider for point in bar.rivals]
+
+
+def test_what_compiles_for_long_is_measured_last():
+    plan = bars._plan(bars.cuda_bars(0))
+    assert len(plan) == len(set(plan))
+    kinds = [point.provider == "flex" for point in plan]
+    assert kinds == sorted(kinds)
+
+
+def test_a_run_judges_writes_and_prints(campaign, monkeypatch):
+    ours, rival = replace(SMALL, provider="fused"), replace(SMALL, provider="naive")
+    easy = Bar(bars.SPEED, (ours,), (rival,), at_least=1e-6)
+    hard = Bar(bars.SPEED, (ours,), (rival,), at_least=1e6, goal=2e6)
+    monkeypatch.setitem(bars.BARS, "cpu", lambda seed: [easy, hard])
+    bars.run("cpu", 0, campaign)
+    judged = json.loads((campaign.folder / "bars.json").read_text())
+    assert [line["verdict"] for line in judged] == ["holds", "MISSED"]
+    assert judged[0]["value"] == judged[1]["value"] > 0
