@@ -79,7 +79,7 @@ def attention(
 def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: float):
     """The operator on checked arguments: (out, lse)."""
     device = q.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     if not torch.compiler.is_compiling():
