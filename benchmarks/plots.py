@@ -232,6 +232,7 @@ def _place(axes: Axes, labels: list[EndLabel]) -> None:
             color=label.colour,
             arrowprops={
                 "arrowstyle": "-",
+                "relpos": (0, 0.5),
                 "color": label.colour,
                 "linewidth": 0.6,
                 "alpha": 0.6,
