@@ -1,6 +1,6 @@
 """Compile every kernel ahead of time, for GPUs that need not be here, and say what came out.
 
-``python -m tests.aot`` prints the table; `tests/test_aot.py` asserts what it promises.  The launchers
+``python -m tests.aot`` prints the table; `tests/test_aot.py` asserts what it promises.  Launchers
 are called as in production, on meta tensors, and what they would have launched is compiled: so the
 signatures, the specialisation on divisibility and the tile sizes are those of a real run.
 """
@@ -120,8 +120,9 @@ def recorded_launch(case: Case, target: str):
     k, v, dk, dv = (tensor(kv_heads) for _ in range(4))
     lse, delta = (torch.empty(batch, heads, seqlen, device="meta") for _ in range(2))
     variants = variants_of(case.stack, batch, heads, seqlen)
-    tune = tuning.forward if case.kernel == "forward" else tuning.backward
-    options = Options(head_dim**-0.5, stack(variants), tune(head_dim, dtype, target), "ieee")
+    tuned = case.kernel if case.kernel in ("forward", "key_gradient") else "query_gradient"
+    config = tuning.config(tuned, head_dim, dtype, target)
+    options = Options(head_dim**-0.5, stack(variants), config, "ieee")
     if case.dropout_p:
         options = options._replace(
             seed=torch.empty(1, dtype=torch.int64, device="meta"),

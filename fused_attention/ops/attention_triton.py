@@ -19,7 +19,7 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout
     out = empty_like(q, v.shape[3])
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     if lse.numel() > 0:
-        options = _options(tuning.forward, q, v, variants, scale, dropout)
+        options = _options("forward", q, v, variants, scale, dropout)
         attention_forward.attention_forward(q, k, v, out, lse, options)
     return out, lse
 
@@ -27,7 +27,7 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout
 def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
     dq, dk, dv = (empty_like(x) for x in (q, k, v))
-    options = _options(tuning.backward, q, v, variants, scale, dropout)
+    options = _options("query_gradient", q, v, variants, scale, dropout)
     if q.shape[3] > 1 and do.stride(3) != 1:
         do = do.contiguous()
     dlse = None if dlse is None else dlse.contiguous()
@@ -37,7 +37,8 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
         attention_backward.attention_delta(out, do, dlse, delta, options.config)
         attention_backward.attention_query_gradient(*inputs, dq, options)
     if dk.numel() > 0:
-        attention_backward.attention_key_gradient(*inputs, dk, dv, options)
+        config = _config("key_gradient", q, v)
+        attention_backward.attention_key_gradient(*inputs, dk, dv, options._replace(config=config))
     scoring = [variant for variant in variants if variant.type.score is not None]
     dargs = []
     for variant, want in zip(variants, wanted, strict=True):
@@ -78,11 +79,14 @@ def _kernel_args(variant: Variant) -> tuple:
     )
 
 
-def _options(tune, q, v, variants, scale: float, dropout: Dropout | None) -> Options:
-    arch = tuning.architecture(q.device)
-    config = tune(max(q.shape[3], v.shape[3]), q.dtype, arch)
+def _config(kernel: str, q, v) -> tuning.Config:
+    head_dim = max(q.shape[3], v.shape[3])
+    return tuning.config(kernel, head_dim, q.dtype, tuning.architecture(q.device))
+
+
+def _options(kernel: str, q, v, variants, scale: float, dropout: Dropout | None) -> Options:
     precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-    options = Options(scale, stack(variants), config, precision)
+    options = Options(scale, stack(variants), _config(kernel, q, v), precision)
     if dropout is None:
         return options
     return options._replace(
