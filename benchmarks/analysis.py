@@ -62,5 +62,19 @@ def frontier(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).astype({"longest_ok": "Int64", "first_failed": "Int64"})
 
 
+def headlines(frame: pd.DataFrame) -> list[str]:
+    """What this package gains over naive attention, at the longest length that naive reaches."""
+    compared = frame[(frame.provider == "fused") & frame.speedup_over_naive.notna()]
+    lines = []
+    for (variant, mode), points in compared.groupby(["variant", "mode"], sort=True):
+        best = points.loc[points.seq_len.idxmax()]
+        lines.append(
+            f"At n = {best.seq_len:,}, {mode}, {curve_label('fused', variant)} takes "
+            f"1/{best.speedup_over_naive:.3g} of the time and "
+            f"1/{best.memory_saving_over_naive:.3g} of the memory of naive attention."
+        )
+    return lines
+
+
 def curve_label(provider: str, variant: str) -> str:
     return provider if not parse(variant) else f"{provider} {variant}"

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from . import fits
-from .campaign import Campaign, warn_if_unsteady, write_json
+from .campaign import Campaign, warn_if_disturbed, write_json
 from .points import Point
 
 SPEED = "speed"
@@ -140,7 +140,7 @@ def run(device: str, seed: int, campaign: Campaign) -> None:
     verdicts = [line["verdict"] for line in judged]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     campaign.out.print(f"{len(judged)} bars: {counts}")
-    warn_if_unsteady(origin, campaign.out)
+    warn_if_disturbed(origin, campaign.out)
 
 
 def _plan(bars: list[Bar]) -> list[Point]:

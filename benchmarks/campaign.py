@@ -14,6 +14,7 @@ from .runner import Machine
 from .store import Store
 
 DRIFT = 1.15
+BUSY_PERCENT = 20
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,20 @@ class Campaign:
             )
 
 
-def warn_if_unsteady(origin: dict, out: Console) -> None:
-    if origin.get("steady") is False:
-        out.print(
-            "The machine's own speed changed during the run (see ceilings in provenance.json): "
-            "something else was running, so treat the times with care.",
-            style="yellow",
-        )
+def warn_if_disturbed(origin: dict, out: Console) -> None:
+    """Says so if other work was going on, which makes times worth little."""
+    busy = origin["cpu"]["busy_percent"]
+    if busy > BUSY_PERCENT:
+        signs = f"its processors were {busy:.0f} % busy before the run began"
+    elif origin.get("steady") is False:
+        signs = "its own speed changed during the run (ceilings in provenance.json)"
+    else:
+        return
+    out.print(
+        f"Other work seems to have run on this machine: {signs}. Treat the times with care.",
+        style="yellow",
+        soft_wrap=True,
+    )
 
 
 def write_json(path: Path, content: object) -> None:

@@ -22,6 +22,7 @@ SOURCES = (
     *("*.py", "ops/*.py", "variants/*.py", "kernels/*.py"),
     *(f"benchmarks/{name}.py" for name in MEASURING),
 )
+BUSY_SAMPLE_S = 0.5
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "pandas", "matplotlib")
 
 
@@ -135,6 +136,7 @@ def _cpu(machine: dict) -> dict:
         "memory_bytes": psutil.virtual_memory().total,
         "memory_available_bytes": psutil.virtual_memory().available,
         "load_average": psutil.getloadavg(),
+        "busy_percent": psutil.cpu_percent(interval=BUSY_SAMPLE_S),
     }
 
 

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from .analysis import curve_label, frontier
+from .analysis import curve_label, frontier, headlines
 from .tables import fitted_over, footnotes
 from .units import milliseconds, size
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 84rem; margin: 2rem auto;
        padding: 0 1.5rem; }
 h1 { font-size: 1.7rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .lead { color: #555; margin-top: .2rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1rem; }
+.pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
+.pictures.wide { grid-template-columns: 1fr; }
 img { width: 100%; border: 1px solid #ddd; border-radius: 6px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+th, td { padding: .25rem .6rem; white-space: nowrap; text-align: right;
+         border-bottom: 1px solid #e4e4e4; }
 th { border-bottom: 2px solid #bbb; } td.text, th.text { text-align: left; }
 tr:hover td { background: #f6f6f6; } .failed { color: #b03000; }
 .scroll { overflow-x: auto; }
@@ -37,6 +39,8 @@ def write(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: dic
 
 def render(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: dict) -> str:
     pictures = "".join(_picture(folder / f"{name}.svg", name) for name in ("time", "memory"))
+    wide = " wide" if frame["mode"].nunique() > 1 else ""
+    found = "".join(f"<li>{escape(line)}</li>" for line in headlines(frame))
     notes = "".join(f"<li>{escape(note)}</li>" for note in footnotes(frame))
     return f"""<!doctype html>
 <html lang="en">
@@ -52,15 +56,19 @@ def render(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: di
 <body>
 <h1>How attention scales</h1>
 <p class="lead">{escape(provenance["device_name"])}, {escape(provenance["started"])}</p>
-<div class="pictures">{pictures}</div>
-<h2>Measurements</h2>
-{_measurements(frame)}
-<ul>{notes}</ul>
+<ul>{found}</ul>
+<div class="pictures{wide}">{pictures}</div>
 <h2>Exponents</h2>
 {_exponents(fitted)}
 <p><small>cost ~ n<sup>e</sup>, {escape(provenance["conventions"]["exponents"])}</small></p>
 <h2>How far each goes</h2>
 {_frontier(frame)}
+<h2>Measurements</h2>
+<p><small>Speed-up, memory saving and error are relative to naive attention; error is
+{escape(provenance["conventions"]["max_error_ratio"])}. TFLOP/s count
+{escape(provenance["conventions"]["tflops"])}.</small></p>
+{_measurements(frame)}
+<ul>{notes}</ul>
 <h2>Reproduce</h2>
 <pre>{escape(provenance["command"])}</pre>
 <h2>Where the numbers come from</h2>
@@ -88,8 +96,8 @@ def _table(head: list[str], lines: list[list[str]], text_columns: int) -> str:
 
 
 def _measurements(frame: pd.DataFrame) -> str:
-    head = ["curve", "mode", "n", "time", "20 to 80 %", "repeats", "over naive", "TFLOP/s"]
-    head += ["peak memory", "less than naive", "error / naive's"]
+    head = ["curve", "mode", "n", "time", "20 to 80 %", "repeats", "speed-up", "TFLOP/s"]
+    head += ["peak memory", "saving", "error"]
     lines = []
     for p in frame.sort_values(["mode", "seq_len", "time_ms"]).itertuples():
         start = [escape(curve_label(p.provider, p.variant)), p.mode, f"{p.seq_len:,}"]

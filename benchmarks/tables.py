@@ -5,7 +5,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .analysis import curve_label, frontier
+from .analysis import curve_label, frontier, headlines
 from .units import milliseconds, size
 
 
@@ -15,8 +15,8 @@ def print_summary(out: Console, frame: pd.DataFrame, fitted: list[dict]) -> None
         out.print(_scaling_table(f"Peak memory, {mode} (saving over naive)", points, _memory_cell))
     out.print(_exponent_table(fitted))
     out.print(_frontier_table(frame))
-    for line in footnotes(frame):
-        out.print(line, style="dim", markup=False)
+    for line in [*footnotes(frame), *headlines(frame)]:
+        out.print(line, markup=False, soft_wrap=True)
 
 
 def footnotes(frame: pd.DataFrame) -> list[str]:

@@ -58,3 +58,12 @@ def test_the_frontier_is_the_last_that_ran_and_the_first_that_did_not():
 )
 def test_labels(provider, variant, label):
     assert analysis.curve_label(provider, variant) == label
+
+
+def test_headlines_are_at_the_longest_length_that_naive_reached():
+    rows = [row("naive", seq_len=n, time_ms=8.0, peak_memory_bytes=400) for n in (256, 512)]
+    rows += [row("naive", seq_len=1024, status="oom")]
+    rows += [row("fused", seq_len=n, time_ms=2.0, peak_memory_bytes=100) for n in (256, 512, 1024)]
+    assert analysis.headlines(analysis.summarise(rows)) == [
+        "At n = 512, forward, fused takes 1/4 of the time and 1/4 of the memory of naive attention."
+    ]

@@ -1,10 +1,12 @@
 """A run stores every outcome, resumes where it was cut off and never mixes what differs."""
 
+import io
 import json
 import math
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from benchmarks import campaign as campaigns
 from benchmarks import runner
@@ -161,6 +163,18 @@ def test_curves_are_interleaved_reproducibly_and_short_lengths_come_first():
 )
 def test_a_machine_that_changes_speed_is_noticed(before, after, steady):
     assert campaigns._steady(before, after) is steady
+
+
+@pytest.mark.parametrize(
+    ("busy", "steady", "warning"),
+    [(90.0, True, "90 % busy"), (1.0, False, "speed changed"), (1.0, True, ""), (1.0, None, "")],
+)
+def test_a_disturbed_run_says_so(busy, steady, warning):
+    out = Console(record=True, file=io.StringIO())
+    campaigns.warn_if_disturbed({"cpu": {"busy_percent": busy}, "steady": steady}, out)
+    text = out.export_text()
+    assert warning in text
+    assert bool(warning) == bool(text)
 
 
 def test_json_is_replaced_at_once_and_never_holds_nan(tmp_path):

@@ -16,7 +16,7 @@ PROVENANCE = {
     "device_name": "A <processor> & more",
     "started": "2026-01-02T03:04:05+00:00",
     "command": "python -m benchmarks scaling --variants 'a<b'",
-    "conventions": {"exponents": fits.TAIL},
+    "conventions": {"exponents": fits.TAIL, "max_error_ratio": "x", "tflops": "y"},
     "gpu": None,
 }
 
