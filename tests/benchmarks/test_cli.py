@@ -101,11 +101,9 @@ def test_theory_prints_the_textbook_table(monkeypatch, capsys):
 SCALING = ("scaling", "--heads", "2", "--head-dim", "16", "--repeats", "2", "--cache", "warm")
 
 
-def test_scaling_writes_everything_and_tells_how_to_do_it_again(cli, tmp_path):
-    words = [*SCALING, "--seq-lens", "64..256", "--out", tmp_path]
-    process = cli(*words)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+def test_scaling_writes_everything_and_tells_how_to_do_it_again(monkeypatch, capsys, tmp_path):
+    assert call(monkeypatch, *SCALING, "--seq-lens", "64..256", "--out", tmp_path) == 0
+    out, err = capsys.readouterr()
     assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == FILES
     assert "\x1b" not in out + err
     assert "\r" not in out
@@ -124,21 +122,21 @@ def test_scaling_writes_everything_and_tells_how_to_do_it_again(cli, tmp_path):
     assert all({"mode", "exponent", "ci_low", "ci_high", "points"} <= set(f) for f in fits)
 
 
-def test_an_interrupt_leaves_a_folder_that_can_be_resumed(cli, tmp_path):
-    words = [*SCALING, "--providers", f"naive,{FAKES}:sleeps", "--timeout", "3", "--out", tmp_path]
-    process = cli(*words, "--seq-lens", "64,128")
+def test_an_interrupt_leaves_a_folder_that_can_be_resumed(cli, monkeypatch, capsys, tmp_path):
+    words = [*SCALING, "--providers", f"naive,{FAKES}:sleeps", "--seq-lens", "64,128"]
+    words += ["--timeout", "3", "--out", tmp_path]
+    process = cli(*words)
     while "naive" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.strip() == "interrupted: run the same command again to go on from here"
     before = (tmp_path / NAME).read_text()
     assert 1 <= len(before.splitlines()) < 4
 
-    process = cli(*words, "--seq-lens", "64,128")
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert call(monkeypatch, *words) == 0
+    out = capsys.readouterr().out
     after = (tmp_path / NAME).read_text()
     assert after.startswith(before)
     rows = [json.loads(line) for line in after.splitlines()]
