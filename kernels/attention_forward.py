@@ -18,7 +18,7 @@ from .dropout import keep_tile
 from .hooks import fold_bounds, fold_masks, fold_scores, ragged_count, ragged_start
 from .launch import Options, strides
 from .memory import load_rows, store_rows
-from .numerics import dot, dot_add, round_to
+from .numerics import dot, dot_add, negative, round_to
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
@@ -83,7 +83,7 @@ def _attention_forward_kernel(
     row = tl.minimum(offs_m, seqlen_q - 1)[:, None]
     q = load_rows(q_ptr, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, True)  # (M, D)
     if len(SCORES) == 0:
-        q = tl.where(sm_scale < 0, -q, q)
+        q = tl.where(sm_scale < 0, negative(q), q)
         sm_scale = tl.abs(sm_scale)
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)

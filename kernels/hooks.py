@@ -42,8 +42,7 @@ def fold_score_grads(
     ``s`` are the raw scores; what a hook saw and returned is computed again, and the compiler
     merges the repetitions.  An additive hook has None for a gradient.
     """
-    for r in tl.static_range(len(SCORES) - DOWN_TO):
-        i: tl.constexpr = len(SCORES) - 1 - r
+    for i in tl.static_range(len(SCORES) - 1, DOWN_TO - 1, -1):
         if SCORE_GRADS[i] is not None:
             s_in = fold_scores(s, at, SCORES, score_args, i)
             s_out = SCORES[i](s_in, *at, score_args[i])

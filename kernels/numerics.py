@@ -1,7 +1,8 @@
-"""Matrix products and rounding that mean the same on a GPU and in Triton's interpreter.
+"""Arithmetic that means the same on a GPU and in Triton's interpreter.
 
-The interpreter multiplies bf16 tiles wrongly (by ten orders of magnitude, silently) and truncates
-where hardware rounds to nearest.  The branches below are resolved when a kernel is compiled.
+Of bf16 the interpreter gets wrong, silently: products (by ten orders of magnitude), rounding (it
+truncates, and what falls off zero becomes a number), and negation (of the bits, as an integer).
+The branches below are resolved when a kernel is compiled.
 """
 
 import triton
@@ -36,6 +37,16 @@ def round_to(x, dtype: tl.constexpr):
         bits = x.to(tl.uint32, bitcast=True)
         rounded = bits + 0x7FFF + ((bits >> 16) & 1)
         finite = (bits & 0x7F800000) != 0x7F800000
-        return tl.where(finite, rounded, bits).to(tl.float32, bitcast=True).to(tl.bfloat16)
+        high = tl.where(finite, rounded, bits) >> 16
+        return high.to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:
         return x.to(dtype)
+
+
+@triton.jit
+def negative(x):
+    """-x."""
+    if INTERPRETED:
+        return (-x.to(tl.float32)).to(x.dtype)
+    else:
+        return -x
