@@ -1,0 +1,109 @@
+"""Variants as a user would write them, outside the package: a kernel hook and its torch twin."""
+
+import triton
+import triton.language as tl
+
+from fused_attention import define_variant
+
+
+@triton.jit
+def _stripes(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return (q_idx + kv_idx + h) % args[0] != 0
+
+
+# A mask of every third diagonal, without bounds: each tile is looked at.
+STRIPES = define_variant(
+    "test_stripes",
+    mask=_stripes,
+    torch_mask=lambda b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        (q_idx + kv_idx + h) % args[0] != 0
+    ),
+)
+
+
+@triton.jit
+def _prefix(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return (kv_idx < args[0]) | (kv_idx <= q_idx)
+
+
+@triton.jit
+def _prefix_keys(b, h, q_first, q_last, seqlen_q, seqlen_k, args):
+    return 0, tl.maximum(args[0], q_last + 1), 0, tl.maximum(args[0], q_first + 1)
+
+
+@triton.jit
+def _prefix_queries(b, h, kv_first, kv_last, seqlen_q, seqlen_k, args):
+    first = seqlen_k - seqlen_q
+    return (
+        tl.where(kv_first < args[0], first, kv_first),
+        seqlen_k,
+        tl.where(kv_last < args[0], first, kv_last),
+        seqlen_k,
+    )
+
+
+# A prefix that everybody sees and a causal rest, with bounds.
+PREFIX = define_variant(
+    "test_prefix",
+    mask=_prefix,
+    torch_mask=lambda b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        (kv_idx < args[0]) | (kv_idx <= q_idx)
+    ),
+    key_bounds=_prefix_keys,
+    query_bounds=_prefix_queries,
+    torch_key_bounds=lambda b, first, last, seqlen_q, seqlen_k, args: (
+        *(0, max(args[0], last + 1)),
+        *(0, max(args[0], first + 1)),
+    ),
+)
+
+
+@triton.jit
+def _bend(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return s - args[0] * s * s
+
+
+@triton.jit
+def _bend_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return ds * (1 - 2 * args[0] * s_in)
+
+
+# A score that is not additive: s - a·s², whose derivative changes sign.
+BEND = define_variant(
+    "test_bend",
+    score=_bend,
+    torch_score=lambda s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: s - args[0] * s * s,
+    score_grad=_bend_grad,
+    torch_score_grad=lambda ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        ds * (1 - 2 * args[0] * s_in)
+    ),
+)
+
+
+@triton.jit
+def _sink(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    pointer, _, stride_h, _, stride_k = args[0]
+    here = tl.load(pointer + h * stride_h + kv_idx * stride_k).to(tl.float32)
+    return s + args[1] * here * here
+
+
+@triton.jit
+def _sink_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    pointer, _, stride_h, _, stride_k = args[0]
+    here = tl.load(pointer + h * stride_h + kv_idx * stride_k).to(tl.float32)
+    return 2 * args[1] * here * ds
+
+
+# An additive score with a tensor of shape (1, heads, 1, keys), which receives a gradient.
+SINK = define_variant(
+    "test_sink",
+    score=_sink,
+    torch_score=lambda s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        s + args[1] * args[0].to(s.dtype) ** 2
+    ),
+    additive=True,
+    arg_grad=_sink_grad,
+    torch_arg_grad=lambda ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        2 * args[1] * args[0].to(ds.dtype) * ds
+    ),
+)

@@ -1,0 +1,203 @@
+"""The rounding band of `budget`: what is lost by any algorithm that works as flash attention does.
+
+It matters where naive is right by luck (powers of two, a single key, terms that cancel exactly)
+or by storing the weights, which we compute again.  Nothing in it is chosen by hand: it is a first
+order analysis of the rounding errors, evaluated in fp64 on the inputs at hand.
+
+    h      half a unit in the last place of the dtype of the inputs: one rounding
+    u      a unit in the last place of fp32 (fp64 for fp64 inputs), in which sums are kept; a
+           rounding is uniform in ±u/2, so u is 3.5 of its standard deviations
+    δ      the relative error of a weight exp(s - lse): u times what s and lse are made of
+
+Roundings are taken to be independent (Higham and Mary 2019): errors of n terms add as squares,
+and the n partial sums of a sum err by √n u times its size.  Where the inputs repeat themselves so
+do their roundings: there absolute values add, the worst case.  A result gets
+
+1. h times itself, for being stored;
+2. the effect of u in every sum and of δ in every weight;
+3. for the gradients of scores, the effect of rowsum(dO · O) reading the O that was stored, of
+   weights that were rounded: twice h times their absolute values.  Naive reads its weights.
+
+In fp64 ``exact`` is no more exact than what is judged, so the band counts twice.
+"""
+
+import math
+
+import torch
+
+import fused_attention as fa
+
+from . import stacks
+from .inputs import Inputs
+
+# The exponential of ATen's flash kernel for CPUs errs by 5.4e-5 in fp16 and bf16: less than h, to
+# which it rounds the weights, but it is the LSE's error.  test_attention.py measures it.
+ATEN_HALF_EXP = 2.0**-14
+
+
+def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[str, torch.Tensor]:
+    """The rounding band of each result, elementwise."""
+    dtype = inputs.q.dtype
+    h = torch.finfo(dtype).eps / 2
+    u = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    errors = Errors(u, inputs.repeats)
+    add, sums = errors.add, errors.sums
+    inputs = inputs.double()
+    q, do, kv_heads = inputs.q, inputs.do, inputs.k.shape[1]
+    k, v = (x.repeat_interleave(q.shape[1] // max(1, kv_heads), 1) for x in (inputs.k, inputs.v))
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    p, w = weights(inputs, scale, dropout_p, seed)
+    kept = torch.where(p > 0, w / p, 0)
+    out, lse = exact["out"], exact["lse"].nan_to_num(neginf=0)[..., None]
+    ones = torch.ones_like(k[..., :1])
+
+    chain = Chain(inputs, scale * q @ k.mT, errors)
+    delta = chain.error(abs(scale) * sums(q, k.mT)) + u * (1 + lse.abs())
+    total = (do * out).sum(-1, keepdim=True)
+    noise = kept * sums(do, v.mT) + u * total.abs() + errors.row_sums(do, out)
+    if inputs.dlse is not None:
+        total = total - inputs.dlse[..., None]
+        noise = noise + u * (total.abs() + inputs.dlse[..., None].abs())
+    dp = kept * (do @ v.mT)
+    ds = p * (dp - total)
+    stored = 2 * h * errors.row_add(do, out.abs() + add(w, v))  # point 3
+
+    bands = {
+        "out": sums(w, v) + add(w * delta, v) + (add(p * delta, ones) + sums(p, ones)) * out.abs(),
+        "lse": add(p * delta, ones)[..., 0] + sums(p, ones)[..., 0] + u * lse[..., 0].abs(),
+        "dv": errors.over_group(add, (w * delta).mT, do, kv_heads)
+        + errors.over_group(sums, w.mT, do, kv_heads),
+    }
+    own = delta * ds.abs() + p * (noise + u * dp.abs())
+    own, common, ds, arguments = chain.back(own, p * stored, ds)
+    bands |= arguments
+    bands["dq"] = abs(scale) * (add(own, k) + (common @ k).abs() + sums(ds, k))
+    bands["dq"] = bands["dq"] + u * lse.abs() * exact["dq"].abs()
+    bands["dk"] = abs(scale) * (
+        errors.over_group(add, own.mT, q, kv_heads)
+        + errors.over_group(add, common.mT, q, kv_heads)
+        + errors.over_group(sums, ds.mT, q, kv_heads)
+    )
+    once = 2 if dtype == torch.float64 else 1
+    stored = {name: u / 2 if name == "lse" else h for name in bands}
+    finite = {name: x.abs().nan_to_num(posinf=0) for name, x in exact.items()}
+    return {name: once * (bands[name] + stored[name] * finite[name]) for name in exact}
+
+
+def weights(inputs, scale, dropout_p, seed):
+    """The weights before and after dropout."""
+    found = []
+    for p in (0.0, dropout_p):
+        torch.manual_seed(seed)
+        variants = stacks.build(inputs.stack, inputs.tensors)
+        options = {"scale": scale, "dropout_p": p, "return_weights": True}
+        results = fa.reference.attention(inputs.q, inputs.k, inputs.v, variants, **options)
+        found.append(results.weights)
+    return found
+
+
+class Errors:
+    """The error of a product x @ y: ``add`` where x errs by itself, ``sums`` from summing."""
+
+    def __init__(self, u, repeats):
+        self.u, self.repeats = u, repeats
+
+    def add(self, x, y):
+        if self.repeats:
+            return x.abs() @ y.abs()
+        return (x.square() @ y.square()).sqrt()
+
+    def sums(self, x, y):
+        size = torch.hypot(self.add(x, y), x @ y)
+        return self.u * math.sqrt(x.shape[-1] / 2) * size
+
+    def row_add(self, x, y):
+        """``add`` of a row-wise product, (..., 1)."""
+        return self.add(x[..., None, :], y[..., None])[..., 0]
+
+    def row_sums(self, x, y):
+        return self.sums(x[..., None, :], y[..., None])[..., 0]
+
+    def over_group(self, add, x, y, kv_heads):
+        """(B, H, N, M) @ (B, H, M, D), over M and the heads of a group: (B, K, N, D)."""
+        if kv_heads == 0:
+            return x.new_zeros(x.shape[0], 0, x.shape[2], y.shape[3])
+        x = x.unflatten(1, (kv_heads, -1)).transpose(2, 3).flatten(3)
+        return add(x, y.unflatten(1, (kv_heads, -1)).flatten(2, 3))
+
+    def sum_to(self, x, shape, *, along_keys):
+        """The size of errors summed to the shape of an argument; ``along_keys`` they are one."""
+        if shape[3] == 1:
+            ones = x.new_ones(*x.shape[:2], x.shape[3], 1)
+            x = x.sum(-1, keepdim=True) if along_keys else self.add(x, ones)
+        over = [d for d in range(3) if shape[d] == 1]
+        if not over:
+            return x.abs()
+        if self.repeats:
+            return x.abs().sum(over, keepdim=True)
+        return x.square().sum(over, keepdim=True).sqrt()
+
+
+class Chain:
+    """The score variants of a stack: errors forwards and backwards through their torch twins."""
+
+    def __init__(self, inputs, scores, errors):
+        self.errors = errors
+        names = stacks.argument_names(inputs.stack)
+        variants = zip(names, stacks.build(inputs.stack, inputs.tensors), strict=True)
+        self.named = [(name, x) for name, x in variants if x.type.score is not None]
+        rows, keys = scores.shape[2:]
+        b, h, row, kv_idx = (
+            torch.arange(n, device=scores.device).view([-1 if d == i else 1 for d in range(4)])
+            for i, n in enumerate(scores.shape)
+        )
+        self.where = (b, h, row + keys - rows, kv_idx, rows, keys)
+        self.scores = [scores]
+        for _, variant in self.named:
+            self.scores.append(variant.torch_score(self.scores[-1], *self.where))
+
+    def error(self, raw):
+        """Of the final scores, from that of the raw ones."""
+        error = raw + self.errors.u * self.scores[0].abs()
+        for i in range(len(self.named)):
+            error = self._derivative(i, error).abs() + self.errors.u * self.scores[i + 1].abs()
+        return error
+
+    def back(self, own, common, ds):
+        """The gradient ``ds`` and its errors at the raw scores, and the errors of arguments' grads.
+
+        ``own`` errors are each score's, ``common`` ones those of a row.  The derivative of a hook
+        is known to u of one, which is more than u of itself where it vanishes.
+        """
+        arguments = {}
+        for i in reversed(range(len(self.named))):
+            name, variant = self.named[i]
+            kind, args = variant.type, variant.args
+            if kind.torch_arg_grad is not None:
+                terms = [
+                    kind.torch_arg_grad(x, self.scores[i], *self.where, args)
+                    for x in (own, common, ds)
+                ]
+                shape = args[0].shape
+                length = math.prod(ds.shape) / max(1, math.prod(shape))
+                arguments[f"d{name}"] = (
+                    self.errors.sum_to(terms[0], shape, along_keys=False)
+                    + self.errors.sum_to(terms[1], shape, along_keys=True)
+                    + self.errors.u
+                    * math.sqrt(length / 2)
+                    * torch.hypot(
+                        self.errors.sum_to(terms[2], shape, along_keys=False),
+                        terms[2].sum_to_size(shape),
+                    )
+                )
+            own = self._derivative(i, own).abs()
+            if not kind.additive:
+                own = own + self.errors.u * ds.abs()
+            common, ds = self._derivative(i, common), self._derivative(i, ds)
+        return own, common, ds, arguments
+
+    def _derivative(self, i, ds):
+        kind, args = self.named[i][1].type, self.named[i][1].args
+        if kind.additive:
+            return ds
+        return kind.torch_score_grad(ds, self.scores[i], self.scores[i + 1], *self.where, args)

@@ -1,0 +1,107 @@
+"""Variant stacks by name, ``softcap+alibi+causal``, and the tensors each of them takes."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+import fused_attention as fa
+
+from .custom_variants import BEND, PREFIX, SINK, STRIPES
+
+
+class Shape(NamedTuple):
+    """Batch, query heads, key heads, rows, keys, head_dim of q and k, and of v."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    rows: int
+    keys: int
+    head_dim: int
+    head_dim_v: int
+
+
+class Part(NamedTuple):
+    """One variant: made of a tensor if it takes one, which ``tensor`` draws."""
+
+    build: Callable
+    tensor: Callable | None = None
+
+
+def _normal(sizes):
+    def draw(shape, generator, dtype):
+        full = (shape.batch, shape.heads, shape.rows, shape.keys)
+        size = [n if kept else 1 for n, kept in zip(full, sizes, strict=True)]
+        return torch.randn(size, generator=generator).to(dtype)
+
+    return draw
+
+
+def _slopes(shape, generator, dtype):
+    return fa.alibi_slopes(shape.heads)
+
+
+def _batch_slopes(shape, generator, dtype):
+    return torch.rand(shape.batch, shape.heads, generator=generator)
+
+
+def _lengths(shape, generator, dtype):
+    """All keys, none, and what is drawn, so that a batch holds every kind."""
+    drawn = torch.randint(1, max(2, shape.keys), (shape.batch,), generator=generator)
+    drawn[1::3] = shape.keys
+    drawn[3::5] = 0
+    return drawn
+
+
+def _ids(shape, generator, dtype):
+    changes = torch.rand(shape.batch, shape.keys, generator=generator) < 0.06
+    return changes.long().cumsum(1)
+
+
+def _some(shape, generator, dtype):
+    return torch.rand(shape.batch, 1, shape.rows, shape.keys, generator=generator) < 0.7
+
+
+PARTS = {
+    "causal": Part(lambda _: fa.causal()),
+    "top_left": Part(lambda _: fa.causal(align="top_left")),
+    "window": Part(lambda _: fa.sliding_window(20)),
+    "window_both": Part(lambda _: fa.sliding_window(9, 40)),
+    "softcap": Part(lambda _: fa.softcap(1.5)),
+    "alibi": Part(fa.alibi, _slopes),
+    "alibi_batch": Part(fa.alibi, _batch_slopes),
+    "key_padding": Part(fa.key_padding, _lengths),
+    "document": Part(fa.document, _ids),
+    "mask": Part(fa.mask, _some),
+    "bias": Part(fa.bias, _normal((1, 1, 1, 1))),
+    "bias_shared": Part(fa.bias, _normal((0, 0, 1, 1))),
+    "bias_keys": Part(fa.bias, _normal((1, 0, 0, 1))),
+    "bias_rows": Part(fa.bias, _normal((0, 1, 1, 0))),
+    "bias_heads": Part(fa.bias, _normal((0, 1, 0, 0))),
+    "stripes": Part(lambda _: STRIPES(3)),
+    "prefix": Part(lambda _: PREFIX(10)),
+    "bend": Part(lambda _: BEND(0.125)),
+    "sink": Part(lambda tensor: SINK(tensor, 0.5), _normal((0, 1, 0, 1))),
+}
+
+
+def names(stack: str) -> list[str]:
+    return stack.split("+") if stack else []
+
+
+def argument_names(stack: str) -> list[str]:
+    """A name for the tensor of each part: a stack may hold the same variant twice."""
+    return [f"{name}[{position}]" for position, name in enumerate(names(stack))]
+
+
+def draw(stack: str, shape: Shape, generator: torch.Generator, dtype) -> list[torch.Tensor | None]:
+    """The tensor of each part; floating ones in ``dtype`` where that is for the user to choose."""
+    parts = [PARTS[name] for name in names(stack)]
+    return [part.tensor and part.tensor(shape, generator, dtype) for part in parts]
+
+
+def build(stack: str, tensors: list[torch.Tensor | None]) -> tuple[fa.Variant, ...]:
+    return tuple(
+        PARTS[name].build(tensor) for name, tensor in zip(names(stack), tensors, strict=True)
+    )

@@ -1,0 +1,136 @@
+"""What the tests of attention share: the three legs, poisoned memory, counted launches."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+import pytest
+import torch
+
+from fused_attention._triton import INTERPRETED
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+# A test over these runs on PyTorch operations, on Triton interpreted, and on Triton on a GPU.
+LEGS = (
+    pytest.param("cpu", id="torch"),
+    pytest.param("cpu", id="interpreted", marks=pytest.mark.interpreter),
+    pytest.param("cuda", id="gpu", marks=pytest.mark.gpu),
+)
+every_leg = pytest.mark.parametrize("device", LEGS)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def over_cases(cases: dict):
+    """Parametrise over device, case and dtype.
+
+    On PyTorch operations every case meets every dtype, fp64 too; on Triton, where a launch costs a
+    second or a compilation, the dtypes take turns.
+    """
+    params = []
+    for position, (name, case) in enumerate(cases.items()):
+        turn = case.dtype or FLOATS[position % len(FLOATS)]
+        for leg in LEGS:
+            dtypes = (*FLOATS, torch.float64) if leg.id == "torch" else (turn,)
+            params += [
+                pytest.param(
+                    *(leg.values[0], case, dtype),
+                    id=f"{leg.id}-{name}-{name_of(dtype)}",
+                    marks=leg.marks,
+                )
+                for dtype in dtypes
+                if case.dtype in (None, dtype)
+            ]
+    return pytest.mark.parametrize("device, case, dtype", params)
+
+
+@contextlib.contextmanager
+def poisoned():
+    """Uninitialised memory comes back full of NaN (integers: their largest value)."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deterministic")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+
+
+def set_tiles(monkeypatch, rows: int, keys: int):
+    """Make the tiles of the leg at hand (rows, keys): a power of two each, 16 at least."""
+    from fused_attention import tuning
+    from fused_attention.ops import attention_torch
+
+    config = tuning.Config(rows, keys, 4, 1)
+    monkeypatch.setattr(tuning, "config", lambda *args: config)
+    monkeypatch.setattr(attention_torch, "_ONLINE_ROWS", rows)
+    monkeypatch.setattr(attention_torch, "_ATEN_ROWS", rows)
+    monkeypatch.setattr(
+        attention_torch,
+        "_plan",
+        _with_chunks(attention_torch._plan, keys),
+    )
+    monkeypatch.setattr(attention_torch, "rows_per_tile", lambda problem, variants, most: most)
+
+
+def _with_chunks(plan, keys):
+    def chunked(*args):
+        causal, tiles, chunk = plan(*args)
+        return causal, tiles, keys if chunk else chunk
+
+    return chunked
+
+
+def forget_bounds(monkeypatch, variants):
+    """Let the masks of ``variants`` be looked at everywhere, as if they had no bounds."""
+    from dataclasses import replace
+
+    from fused_attention.variants import base
+
+    for variant in variants:
+        if variant.type.key_bounds is not None:
+            kind = base._TYPES[variant.name]
+            bare = replace(kind, key_bounds=None, query_bounds=None, torch_key_bounds=None)
+            monkeypatch.setitem(base._TYPES, variant.name, bare)
+
+
+class Launches:
+    """Counts the kernels launched while it lasts."""
+
+    def __init__(self):
+        self.count = 0
+
+    def watch(self, monkeypatch) -> Launches:
+        from fused_attention.kernels import attention_backward, attention_forward
+
+        for module, name in (
+            (attention_forward, "attention_forward"),
+            (attention_backward, "attention_delta"),
+            (attention_backward, "attention_key_gradient"),
+            (attention_backward, "attention_query_gradient"),
+            (attention_backward, "attention_argument_gradient"),
+        ):
+            monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
+        return self
+
+    def _counted(self, launcher):
+        def launch(*args):
+            self.count += 1
+            return launcher(*args)
+
+        return launch
+
+
+def runs_triton(device: str) -> bool:
+    return device != "cpu" or INTERPRETED
