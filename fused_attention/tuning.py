@@ -1,8 +1,8 @@
 """Tile sizes, warps and stages: the only place that knows one GPU from another.
 
-Every entry was chosen by compiling it ahead of time (`make aot`): the largest tiles that neither
-spill nor outgrow shared memory, and that keep the matrix units' own instructions.  None of them
-has been timed on a GPU yet.
+Every entry was chosen by compiling it ahead of time (`make aot`): the largest tiles tried that
+neither spill nor outgrow shared memory, and that keep the matrix units' own instructions; where
+none does all of that, `tests/test_aot.py` says so.  None has been timed on a GPU yet.
 """
 
 from __future__ import annotations
@@ -22,47 +22,52 @@ class Config(NamedTuple):
 INTERPRETER = "interpreter"
 _INTERPRETED = Config(64, 32, 4, 1)  # small, so that small problems have tiles of every kind
 
-# 16-bit inputs: configurations for head_dim up to 64, 128 and 256.
+# 16-bit inputs: (block_m, block_n, num_warps, num_stages) for head_dim up to 64, 128 and 256.
 _HALF = {
-    ("forward", "sm_80"): (Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(64, 32, 8, 2)),
-    ("forward", "sm_90"): (Config(128, 64, 8, 3), Config(128, 64, 8, 3), Config(64, 64, 8, 2)),
-    ("forward", "sm_100"): (Config(128, 64, 8, 3), Config(128, 64, 8, 3), Config(64, 64, 8, 2)),
-    ("forward", "gfx942"): (Config(128, 64, 8, 2), Config(128, 64, 8, 2), Config(64, 32, 8, 2)),
-    ("key_gradient", "sm_80"): (Config(32, 64, 8, 1), Config(64, 64, 8, 1), Config(32, 32, 8, 1)),
-    ("key_gradient", "sm_90"): (Config(64, 64, 8, 1), Config(32, 64, 8, 2), Config(32, 32, 8, 1)),
-    ("key_gradient", "sm_100"): (Config(64, 64, 8, 1), Config(64, 64, 8, 1), Config(32, 32, 8, 1)),
-    ("key_gradient", "gfx942"): (Config(32, 64, 8, 1), Config(32, 64, 8, 1), Config(16, 64, 8, 1)),
-    ("query_gradient", "sm_80"): (Config(64, 64, 8, 2), Config(64, 64, 8, 2), Config(64, 32, 8, 1)),
-    ("query_gradient", "sm_90"): (Config(64, 64, 8, 2), Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
-    ("query_gradient", "sm_100"): (
-        Config(64, 64, 8, 2),
-        Config(64, 64, 8, 2),
-        Config(64, 64, 8, 1),
-    ),
-    ("query_gradient", "gfx942"): (
-        Config(64, 64, 8, 1),
-        Config(64, 32, 8, 1),
-        Config(64, 32, 4, 1),
-    ),
+    "forward": {
+        "sm_80": ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2)),
+        "sm_90": ((128, 64, 8, 3), (128, 64, 8, 3), (64, 64, 8, 2)),
+        "sm_100": ((128, 64, 8, 3), (128, 64, 8, 3), (64, 64, 8, 2)),
+        "gfx942": ((128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2)),
+    },
+    "key_gradient": {
+        "sm_80": ((32, 64, 8, 1), (64, 64, 8, 1), (32, 32, 8, 1)),
+        "sm_90": ((64, 64, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1)),
+        "sm_100": ((64, 64, 8, 1), (64, 64, 8, 1), (32, 32, 8, 1)),
+        "gfx942": ((32, 64, 8, 1), (32, 64, 4, 1), (16, 64, 8, 1)),
+    },
+    "query_gradient": {
+        "sm_80": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 32, 8, 1)),
+        "sm_90": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2)),
+        "sm_100": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1)),
+        "gfx942": ((64, 64, 8, 1), (64, 32, 8, 1), (64, 32, 4, 1)),
+    },
+    "argument_gradient": {
+        "sm_80": ((64, 32, 8, 1), (32, 32, 8, 1), (16, 32, 4, 1)),
+        "sm_90": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1)),
+        "sm_100": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 32, 8, 1)),
+        "gfx942": ((64, 64, 8, 1), (64, 64, 8, 1), (32, 32, 4, 1)),
+    },
 }
 
 # fp32 inputs, the same on every GPU: there are no matrix units to feed, only registers to spare.
 _SINGLE = {
-    "forward": (Config(32, 32, 4, 1), Config(32, 32, 8, 1), Config(16, 32, 8, 1)),
-    "key_gradient": (Config(16, 32, 8, 1), Config(16, 32, 8, 1), Config(16, 16, 4, 1)),
-    "query_gradient": (Config(16, 32, 8, 1), Config(16, 32, 8, 1), Config(16, 16, 4, 1)),
+    "forward": ((32, 32, 4, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
+    "key_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+    "query_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+    "argument_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
 }
 
 
 def config(kernel: str, head_dim: int, dtype: torch.dtype, arch: str) -> Config:
-    """For ``kernel`` forward, key_gradient or query_gradient (which serves the others too).
+    """For ``kernel`` forward, key_gradient, query_gradient or argument_gradient.
 
     ``head_dim`` is the larger of q's and v's; ``arch`` comes from `architecture`.
     """
     if arch == INTERPRETER:
         return _INTERPRETED
-    sizes = _SINGLE[kernel] if dtype == torch.float32 else _HALF[kernel, _family(arch)]
-    return sizes[0 if head_dim <= 64 else 1 if head_dim <= 128 else 2]
+    sizes = _SINGLE[kernel] if dtype == torch.float32 else _HALF[kernel][_family(arch)]
+    return Config(*sizes[0 if head_dim <= 64 else 1 if head_dim <= 128 else 2])
 
 
 def architecture(device: torch.device) -> str:

@@ -59,8 +59,8 @@ def cases() -> list[Case]:
     """Every kernel x the tuned head dims and dtypes, and the stacks that stress the hooks."""
     table = [
         Case(kernel, dtype, head_dim, "causal")
-        for dtype in ("bfloat16", "float32")
-        for head_dim in (64, 128, 256)
+        for dtype, head_dims in (("bfloat16", (64, 128, 256)), ("float32", (64, 128)))
+        for head_dim in head_dims
         for kernel in ("forward", "key_gradient", "query_gradient")
     ]
     table += [
@@ -120,7 +120,7 @@ def recorded_launch(case: Case, target: str):
     k, v, dk, dv = (tensor(kv_heads) for _ in range(4))
     lse, delta = (torch.empty(batch, heads, seqlen, device="meta") for _ in range(2))
     variants = variants_of(case.stack, batch, heads, seqlen)
-    tuned = case.kernel if case.kernel in ("forward", "key_gradient") else "query_gradient"
+    tuned = "query_gradient" if case.kernel == "delta" else case.kernel
     config = tuning.config(tuned, head_dim, dtype, target)
     options = Options(head_dim**-0.5, stack(variants), config, "ieee")
     if case.dropout_p:

@@ -20,37 +20,45 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     if lse.numel() > 0:
         options = _options("forward", q, v, variants, scale, dropout)
-        attention_forward.attention_forward(q, k, v, out, lse, options)
+        with torch.cuda.device_of(q):
+            attention_forward.attention_forward(q, k, v, out, lse, options)
     return out, lse
 
 
 def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
     dq, dk, dv = (empty_like(x) for x in (q, k, v))
-    options = _options("query_gradient", q, v, variants, scale, dropout)
-    if q.shape[3] > 1 and do.stride(3) != 1:
+    if do.shape[3] > 1 and do.stride(3) != 1:
         do = do.contiguous()
     dlse = None if dlse is None else dlse.contiguous()
-    delta = torch.empty_like(lse)
-    inputs = (q, k, v, do, lse, delta)
-    if lse.numel() > 0:
-        attention_backward.attention_delta(out, do, dlse, delta, options.config)
-        attention_backward.attention_query_gradient(*inputs, dq, options)
-    if dk.numel() > 0:
-        config = _config("key_gradient", q, v)
-        attention_backward.attention_key_gradient(*inputs, dk, dv, options._replace(config=config))
-    scoring = [variant for variant in variants if variant.type.score is not None]
-    dargs = []
-    for variant, want in zip(variants, wanted, strict=True):
-        if want:
-            shape, index = variant.args[0].shape, scoring.index(variant)
-            if lse.numel() == 0 or dk.numel() == 0:
-                dargs.append(lse.new_zeros(shape))
-            else:
-                dargs.append(
-                    attention_backward.attention_argument_gradient(*inputs, shape, index, options)
-                )
+    inputs = (q, k, v, do, lse, torch.empty_like(lse))
+
+    def options(kernel):
+        return _options(kernel, q, v, variants, scale, dropout)
+
+    with torch.cuda.device_of(q):
+        if lse.numel() > 0:
+            by_query = options("query_gradient")
+            attention_backward.attention_delta(out, do, dlse, inputs[-1], by_query.config)
+            attention_backward.attention_query_gradient(*inputs, dq, by_query)
+        if dk.numel() > 0:
+            attention_backward.attention_key_gradient(*inputs, dk, dv, options("key_gradient"))
+        scoring = [variant for variant in variants if variant.type.score is not None]
+        dargs = [
+            _argument_gradient(inputs, variant, scoring.index(variant), options)
+            for variant, want in zip(variants, wanted, strict=True)
+            if want
+        ]
     return dq, dk, dv, dargs
+
+
+def _argument_gradient(inputs, variant: Variant, index: int, options) -> torch.Tensor:
+    _, k, *_, lse, _ = inputs
+    shape = variant.args[0].shape
+    if lse.numel() == 0 or k.numel() == 0:
+        return lse.new_zeros(shape)
+    options = options("argument_gradient")
+    return attention_backward.attention_argument_gradient(*inputs, shape, index, options)
 
 
 def stack(variants: Sequence[Variant]) -> Stack:
