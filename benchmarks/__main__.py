@@ -189,8 +189,8 @@ def bars(
 def gpu(
     budget: Annotated[
         float, _option("Seconds of measuring after which no further point is started.")
-    ] = 240.0,
-    timeout: Timeout = 60.0,
+    ] = 200.0,
+    timeout: Timeout = 90.0,
     out: Out = None,
     fresh: Fresh = False,
 ) -> None:

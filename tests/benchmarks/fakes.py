@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import psutil
 import torch
 
 from benchmarks.providers import Case, Prepared
@@ -54,6 +55,13 @@ def runs_out(case: Case) -> Prepared:
 
 def asks_too_much(case: Case) -> Prepared:
     return _does(lambda: torch.ones(2**50))
+
+
+def asks_for_nearly_everything(case: Case) -> Prepared:
+    """Never touched, so it costs nothing where it is granted."""
+    return _does(
+        lambda: torch.empty(int(0.97 * psutil.virtual_memory().available), dtype=torch.uint8)
+    )
 
 
 def allocates(case: Case) -> Prepared:

@@ -74,3 +74,7 @@ def test_a_measurement_of_nothing_is_not_fitted():
     rows = [row(seq_len=n, peak_memory_bytes=0 if n == 1024 else n) for n in LENGTHS]
     memory = next(f for f in fit_rows(rows) if f["metric"] == "memory")
     assert memory["points"] == 3
+
+
+def test_a_curve_that_never_ran_is_not_listed():
+    assert fit_rows([row(status="oom"), row(seq_len=512, status="unsupported")]) == []

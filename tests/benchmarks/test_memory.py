@@ -68,6 +68,13 @@ def test_where_the_mark_cannot_be_reset_the_row_says_so(monkeypatch):
     assert found["peak"] >= 0
 
 
+@linux
+def test_what_the_machine_could_not_hold_is_refused_before_it_swaps_or_dies():
+    point = fake("asks_for_nearly_everything")
+    outcome = isolate.run("worker.measure", point, 60.0, isolate.default_start_method())
+    assert outcome.status == "oom", outcome
+
+
 def test_cuda_counts_beyond_what_was_allocated_before(monkeypatch):
     state = {"allocated": 1000, "reserved": 4096, "max": 0, "max_reserved": 0}
     fakes = {

@@ -52,6 +52,11 @@ def test_caches_are_flushed_before_every_cold_repeat_and_never_when_warm(monkeyp
     assert events == ["call"] * 2
 
 
+def test_flushing_is_not_timed(monkeypatch):
+    monkeypatch.setattr(timing, "flusher", lambda device, cache: lambda: time.sleep(0.05))
+    assert max(timing.cpu_times(lambda: None, repeats=3, cache="cold")) < 25
+
+
 class FakeEvent:
     """Stands for torch.cuda.Event on a device whose every call takes 4 ms."""
 

@@ -52,6 +52,12 @@ def test_a_document_has_1024_tokens_unless_told():
     assert visible_pairs(parse("document"), shape) == 4 * 1024**2
 
 
+def test_key_padding_alternates_over_the_batch():
+    shape = Shape(3, 1, 1, 10, 10, 8)
+    assert visible_pairs(parse("key_padding:0.5"), shape) == 3 * 50
+    assert visible_pairs(parse("key_padding:0.5:1"), shape) == 50 + 100 + 50
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
