@@ -15,7 +15,7 @@ broadcastable to ``(batch, heads, seqlen_q, seqlen_k)``, arrives cut to the tile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,13 +172,14 @@ def _module_of(hooks):
 
 def as_variants(variants: Variant | Sequence[Variant]) -> tuple[Variant, ...]:
     """A tuple of variants from one variant or a sequence; TypeError for anything else."""
-    if isinstance(variants, Variant):
-        return (variants,)
+    if isinstance(variants, (Variant, str)) or not isinstance(variants, Iterable):
+        variants = (variants,)
+    variants = tuple(variants)
     for item in variants:
         if not isinstance(item, Variant):
             hint = " (call it: it is a function)" if callable(item) else ""
             raise TypeError(f"variants: expected Variant values, got {item!r}{hint}")
-    return tuple(variants)
+    return variants
 
 
 def encode(variants: Sequence[Variant]) -> tuple[str, list[torch.Tensor], list[float]]:
