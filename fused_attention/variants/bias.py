@@ -11,7 +11,8 @@ def _score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     pointer, stride_b, stride_h, stride_q, stride_k = args[0]
     row = q_idx - (seqlen_k - seqlen_q)
     start = pointer + b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
-    return s + tl.load(start + row.to(tl.int64) * stride_q + kv_idx * stride_k).to(tl.float32)
+    at = start + row.to(tl.int64) * stride_q + kv_idx.to(tl.int64) * stride_k
+    return s + tl.load(at).to(tl.float32)
 
 
 @jit

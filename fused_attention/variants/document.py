@@ -9,7 +9,7 @@ from .base import Shape, Variant, define_variant
 @jit
 def _at(table, b, position):
     pointer, stride_b, stride_l = table
-    return tl.load(pointer + b * stride_b + position * stride_l)
+    return tl.load(pointer + b.to(tl.int64) * stride_b + position * stride_l)
 
 
 @jit

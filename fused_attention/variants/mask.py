@@ -12,7 +12,7 @@ def _mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     pointer, stride_b, stride_h, stride_q, stride_k = args[0]
     row = q_idx - (seqlen_k - seqlen_q)
     start = pointer + b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
-    return tl.load(start + row.to(tl.int64) * stride_q + kv_idx * stride_k) != 0
+    return tl.load(start + row.to(tl.int64) * stride_q + kv_idx.to(tl.int64) * stride_k) != 0
 
 
 def _check(args, shape: Shape):
