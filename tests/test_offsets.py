@@ -1,0 +1,90 @@
+"""Elements more than 2**31 from the first are found: offsets are 64 bits wide.
+
+The storages are reserved, not filled: of their gigabytes only the pages that are touched exist.
+"""
+
+import mmap
+from dataclasses import replace
+
+import pytest
+import torch
+
+import fused_attention as fa
+
+from . import budget, inputs
+from .stacks import Shape
+from .support import every_leg
+
+FAR = 2**31
+
+
+@pytest.fixture
+def reserve(device):
+    """Memory of a dtype and a number of elements, of which only what is written takes up space.
+
+    As many as 32 bits can miss lie before it, so that a wrapped offset reads zeros.
+    """
+    held = []
+
+    def allocate(dtype, count):
+        count += FAR
+        if device == "cuda":
+            if torch.cuda.mem_get_info()[0] < 1.5 * count * dtype.itemsize:
+                pytest.skip("too little GPU memory")
+            return torch.zeros(count, dtype=dtype, device=device)[FAR:]
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        try:
+            memory = mmap.mmap(-1, count * dtype.itemsize, flags=flags)
+        except OSError as error:
+            pytest.skip(f"cannot reserve address space: {error}")
+        held.append(memory)
+        return torch.frombuffer(memory, dtype=dtype)[FAR:]
+
+    yield allocate
+    held.clear()
+
+
+def _view(memory, shape, strides):
+    return memory.as_strided(shape, strides, memory.storage_offset())
+
+
+def _spread(x, reserve, dim, stride):
+    """The values of ``x`` with ``dim`` at ``stride``, itself below 2**31, the product not."""
+    assert stride < FAR < (x.shape[dim] - 1) * stride
+    strides = [0, 0, 0, 1]
+    step = x.shape[3]
+    for d in (d for d in (2, 1, 0) if d != dim):
+        strides[d], step = step, step * x.shape[d]
+    strides[dim] = stride
+    assert stride >= step
+    far = reserve(x.dtype, (x.shape[dim] - 1) * stride + step)
+    return _view(far, x.shape, strides).copy_(x)
+
+
+@every_leg
+@pytest.mark.parametrize("name", ["q", "k", "v", "do"])
+@pytest.mark.parametrize("dim, stride", [(0, 3 * 2**29), (1, 3 * 2**29), (2, 2**27 + 8)])
+def test_of_inputs(device, name, dim, stride, reserve):
+    shape = Shape(3, 3, 3, 18, 18, 8, 8)
+    case = inputs.make(shape, torch.float16, device, stack="causal")
+    expected = budget.check(case)
+    spread = _spread(getattr(case, name), reserve, dim, stride)
+    found = budget.evaluate(budget.fused, replace(case, **{name: spread}))
+    for key, x in found.items():
+        assert torch.equal(x, expected[key]), key
+
+
+@every_leg
+@pytest.mark.parametrize("kind", ["bias", "mask"])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_of_arguments(device, kind, dim, reserve):
+    """A bias of rows far apart, and a transposed one, whose keys are."""
+    stride = 2**27 + 8
+    q, k, v = (torch.randn(1, 1, 18, 8, device=device).half() for _ in range(3))
+    near = torch.randn(18, 18, device=device).half()
+    if kind == "mask":
+        near = near > 0
+    strides = [stride, 1] if dim == 2 else [1, stride]
+    far = _view(reserve(near.dtype, 17 * stride + 18), (18, 18), strides).copy_(near)
+    make = getattr(fa, kind)
+    assert torch.equal(fa.attention(q, k, v, make(far)), fa.attention(q, k, v, make(near)))
