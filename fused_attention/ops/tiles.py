@@ -132,12 +132,15 @@ def keep(problem: Problem, variants: Sequence[Variant], tile: Tile) -> torch.Ten
 def additive_mask(problem: Problem, variants, tile: Tile, dtype: torch.dtype):
     """What the variants add to the scores of a tile, -inf where masked; None if nothing."""
     kept = keep(problem, variants, tile)
+    scores = [variant for variant in variants if variant.type.score is not None]
+    if kept is None and not scores:
+        return None
     where = problem.where(tile)
-    total = torch.zeros((), dtype=dtype, device=problem.device)
-    for variant in variants:
-        if variant.type.score is not None:
-            cut = variant.tile(tile.batch, tile.rows, slice(tile.lo, tile.hi))
-            total = cut.torch_score(total, *where)
+    # Four dimensions, lest a bias in half precision make the sum one too.
+    total = torch.zeros(1, 1, 1, 1, dtype=dtype, device=problem.device)
+    for variant in scores:
+        cut = variant.tile(tile.batch, tile.rows, slice(tile.lo, tile.hi))
+        total = cut.torch_score(total, *where)
     if kept is not None:
         total = torch.where(kept, total, -math.inf)
-    return total.to(dtype) if total.ndim else None
+    return total.to(dtype)
