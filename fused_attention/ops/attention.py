@@ -13,7 +13,7 @@ from .._triton import AVAILABLE, INTERPRETED
 from ..variants.base import Variant, as_variants, decode, encode
 from . import attention_torch, checks
 from .attention_online import Dropout
-from .layout import accumulator, empty_like
+from .layout import accumulator, empty_gradient, empty_like
 
 _LIBRARY = torch.library.Library("fused_attention", "FRAGMENT")
 _STACK = "str spec, Tensor[] tensors, float[] scalars, float scale, float dropout_p, Tensor? seed"
@@ -147,7 +147,7 @@ def _backward_fake(
         for variant, want in zip(variants, wanted, strict=True)
         if want
     ]
-    return [empty_like(q), empty_like(k), empty_like(v), *dargs]
+    return [*map(empty_gradient, (q, k, v)), *dargs]
 
 
 def _setup_context(ctx, inputs, output):

@@ -23,18 +23,29 @@ def can_express(q, v, variants, dropout) -> bool:
     )
 
 
-def is_causal(q, k, variants) -> bool:
-    """Whether the whole stack is the kernel's own causal flag, which is aligned top left."""
+def in_one_call(q, k, variants) -> bool:
+    """Whether the kernel computes all of it at once: no variant, or its own causal flag."""
+    if 0 in (*q.shape[:3], k.shape[2]):
+        return False  # it divides by the lengths
     names = [variant.name for variant in variants]
-    return names == ["causal_top_left"] or (names == ["causal"] and q.shape[2] == k.shape[2])
+    aligned = names == ["causal"] and q.shape[2] == k.shape[2]
+    return not names or names == ["causal_top_left"] or aligned
 
 
-def forward(q, k, v, variants, scale: float, tile: Tile, causal: bool):
+def forward_whole(q, k, v, causal: bool, scale: float):
+    """Output and LSE; ``causal`` is aligned top left."""
+    return _forward(q, k, v, 0.0, causal, scale=scale)
+
+
+def backward_whole(do, q, k, v, out, lse, causal: bool, scale: float):
+    """dq, dk and dv."""
+    return _backward(do, q, k, v, out, lse, 0.0, causal, scale=scale)
+
+
+def forward(q, k, v, variants, scale: float, tile: Tile):
     """Output and LSE of the tile's rows."""
-    mask = None if causal else _mask(q, k, variants, tile)
-    out, lse = _forward(
-        q[tile.queries], k[tile.keys], v[tile.keys], 0.0, causal, attn_mask=mask, scale=scale
-    )
+    mask = _mask(q, k, variants, tile)
+    out, lse = _forward(q[tile.queries], k[tile.keys], v[tile.keys], attn_mask=mask, scale=scale)
     if mask is not None:
         # The kernel gives an empty row the LSE of a row whose only score is zero.
         empty = (mask.amax(-1) == -math.inf).expand_as(lse)
@@ -42,7 +53,7 @@ def forward(q, k, v, variants, scale: float, tile: Tile, causal: bool):
     return out, lse
 
 
-def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile, causal: bool):
+def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile):
     """dq of the tile's rows, dk and dv of its keys."""
     lse = lse[tile.queries]
     return _backward(
@@ -53,8 +64,8 @@ def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile, causal: 
         out[tile.queries],
         lse.masked_fill(lse == -math.inf, 0),
         0.0,
-        causal,
-        attn_mask=None if causal else _mask(q, k, variants, tile),
+        False,
+        attn_mask=_mask(q, k, variants, tile),
         scale=scale,
     )
 

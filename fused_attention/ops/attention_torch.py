@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..variants.base import Variant
 from . import attention_aten as aten
 from . import attention_online as online
-from .layout import accumulator, empty_like
+from .layout import accumulator, conform, empty_gradient, empty_like
 from .tiles import Problem, rows_per_tile, tiles
 
 # Scores in flight at once: enough to drown the cost of dispatch, few enough to stay in cache.
@@ -24,16 +24,19 @@ _ATEN_ROWS = 512
 
 def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.Dropout | None):
     """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M)."""
-    out = empty_like(q, v.shape[-1])
+    out = empty_like(q, v.shape[3])
     lse = q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
     use_aten = aten.can_express(q, v, variants, dropout)
-    causal, plan, keys = _plan(q, k, variants, use_aten)
+    if use_aten and aten.in_one_call(q, k, variants):
+        results = aten.forward_whole(q, k, v, bool(variants), scale)
+        return tuple(map(conform, results, (out, lse)))
+    plan, keys = _plan(q, k, variants, use_aten)
     for tile in plan:
         if tile.lo >= tile.hi:
             out[tile.queries], lse[tile.queries] = 0, -math.inf
             continue
         if use_aten:
-            result = aten.forward(q, k, v, variants, scale, tile, causal)
+            result = aten.forward(q, k, v, variants, scale, tile)
         else:
             result = online.forward(q, k, v, variants, scale, dropout, tile, keys)
         out[tile.queries], lse[tile.queries] = result
@@ -42,22 +45,25 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.
 
 def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
-    dq = empty_like(q)
+    use_aten = aten.can_express(q, v, variants, dropout) and dlse is None and not any(wanted)
+    if use_aten and aten.in_one_call(q, k, variants):
+        results = aten.backward_whole(do, q, k, v, out, lse, bool(variants), scale)
+        return *map(conform, results, map(empty_gradient, (q, k, v))), []
     dtype = accumulator(q.dtype)
-    dk, dv = (empty_like(x, dtype=dtype).zero_() for x in (k, v))
+    dq = empty_gradient(q)
+    dk, dv = (empty_gradient(x, dtype).zero_() for x in (k, v))
     dargs = {
         variant: variant.args[0].new_zeros(variant.args[0].shape, dtype=dtype)
         for variant, want in zip(variants, wanted, strict=True)
         if want
     }
-    use_aten = aten.can_express(q, v, variants, dropout) and dlse is None and not dargs
-    causal, plan, keys = _plan(q, k, variants, use_aten)
+    plan, keys = _plan(q, k, variants, use_aten)
     for tile in plan:
         if tile.lo >= tile.hi:
             dq[tile.queries] = 0
         elif use_aten:
             dq[tile.queries], dk_tile, dv_tile = aten.backward(
-                do, q, k, v, out, lse, variants, scale, tile, causal
+                do, q, k, v, out, lse, variants, scale, tile
             )
             dk[tile.keys] += dk_tile
             dv[tile.keys] += dv_tile
@@ -70,16 +76,14 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
 
 
 def _plan(q, k, variants, use_aten: bool):
-    """Whether ATen's causal flag serves, the tiles, and how many keys a chunk of them has."""
+    """The tiles, and how many keys a chunk of them has for `attention_online`."""
     problem = Problem.of(q, k)
     if use_aten:
-        causal = aten.is_causal(q, k, variants)
-        stack = () if causal else variants
-        rows = rows_per_tile(problem, stack, _ATEN_ROWS) if stack else max(1, problem.seqlen_q)
-        return causal, tiles(problem, stack, rows, max(1, problem.batch)), 0
+        rows = rows_per_tile(problem, variants, _ATEN_ROWS)
+        return tiles(problem, variants, rows, max(1, problem.batch)), 0
     rows = rows_per_tile(problem, variants, _ONLINE_ROWS)
     held = max(1, problem.num_heads) * min(rows, max(1, problem.seqlen_q))
     sequences = max(1, _CHUNK_SCORES // (held * min(max(1, problem.seqlen_k), 512)))
     held *= min(sequences, max(1, problem.batch))
     keys = max(128, _CHUNK_SCORES // held // 4 * 4)
-    return False, tiles(problem, variants, rows, sequences), keys
+    return tiles(problem, variants, rows, sequences), keys

@@ -11,7 +11,7 @@ from ..kernels import attention_backward, attention_forward, hooks
 from ..kernels.launch import Options, Stack
 from ..variants.base import Variant
 from .attention_online import Dropout
-from .layout import empty_like
+from .layout import empty_gradient, empty_like
 
 
 def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout | None):
@@ -27,7 +27,7 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout
 
 def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
-    dq, dk, dv = (empty_like(x) for x in (q, k, v))
+    dq, dk, dv = (empty_gradient(x) for x in (q, k, v))
     if do.shape[3] > 1 and do.stride(3) != 1:
         do = do.contiguous()
     dlse = None if dlse is None else dlse.contiguous()

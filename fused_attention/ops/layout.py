@@ -3,15 +3,26 @@
 import torch
 
 
-def empty_like(
-    x: torch.Tensor, last_dim: int | None = None, dtype: torch.dtype | None = None
-) -> torch.Tensor:
-    """Uninitialised (B, H, L, D') in the layout of ``x``: heads inside or outside the sequence."""
-    batch, heads, length, head_dim = x.shape
-    last_dim = head_dim if last_dim is None else last_dim
+def empty_like(x: torch.Tensor, last_dim: int) -> torch.Tensor:
+    """Uninitialised (B, H, L, last_dim) in the layout of ``x``: heads within positions or around.
+
+    For outputs, as torch lays out those of scaled_dot_product_attention.
+    """
+    batch, heads, length, _ = x.shape
     if x.stride(1) < x.stride(2):
-        return x.new_empty(batch, length, heads, last_dim, dtype=dtype).transpose(1, 2)
-    return x.new_empty(batch, heads, length, last_dim, dtype=dtype)
+        return x.new_empty(batch, length, heads, last_dim).transpose(1, 2)
+    return x.new_empty(batch, heads, length, last_dim)
+
+
+def empty_gradient(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Uninitialised (B, H, L, D), heads within positions: as projections read their gradients."""
+    batch, heads, length, head_dim = x.shape
+    return x.new_empty(batch, length, heads, head_dim, dtype=dtype).transpose(1, 2)
+
+
+def conform(x: torch.Tensor, layout: torch.Tensor) -> torch.Tensor:
+    """``x``, copied into ``layout`` if it is not laid out like it already."""
+    return x if x.stride() == layout.stride() else layout.copy_(x)
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
