@@ -80,3 +80,12 @@ def test_an_unwritable_folder_is_refused(tmp_path):
     assert blocker.read_text() == "kept"
     assert options.out_dir(tmp_path / "a" / "b").is_dir()
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_folder_that_exists_but_takes_no_files_is_refused(tmp_path, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(options.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(BadOption, match=r"^--out: cannot write to .*: Permission denied$"):
+        options.out_dir(tmp_path)
