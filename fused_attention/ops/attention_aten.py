@@ -23,13 +23,16 @@ def can_express(q, v, variants, dropout) -> bool:
     )
 
 
-def in_one_call(q, k, variants) -> bool:
-    """Whether the kernel computes all of it at once: no variant, or its own causal flag."""
+def in_one_call(q, k, variants, scale: float) -> bool:
+    """Whether the kernel computes all of it at once: no variant, or its own causal flag.
+
+    The flag puts -inf where it masks before it scales, which only a positive scale survives.
+    """
     if 0 in (*q.shape[:3], k.shape[2]):
         return False  # it divides by the lengths
     names = [variant.name for variant in variants]
     aligned = names == ["causal"] and q.shape[2] == k.shape[2]
-    return not names or names == ["causal_top_left"] or aligned
+    return not names or (scale > 0 and (names == ["causal_top_left"] or aligned))
 
 
 def forward_whole(q, k, v, causal: bool, scale: float):
@@ -39,7 +42,7 @@ def forward_whole(q, k, v, causal: bool, scale: float):
 
 def backward_whole(do, q, k, v, out, lse, causal: bool, scale: float):
     """dq, dk and dv."""
-    return _backward(do, q, k, v, out, lse, 0.0, causal, scale=scale)
+    return _gradients(do, q, k, v, out, lse, causal, scale)
 
 
 def forward(q, k, v, variants, scale: float, tile: Tile):
@@ -56,18 +59,24 @@ def forward(q, k, v, variants, scale: float, tile: Tile):
 def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile):
     """dq of the tile's rows, dk and dv of its keys."""
     lse = lse[tile.queries]
-    return _backward(
+    return _gradients(
         do[tile.queries],
         q[tile.queries],
         k[tile.keys],
         v[tile.keys],
         out[tile.queries],
         lse.masked_fill(lse == -math.inf, 0),
-        0.0,
         False,
-        attn_mask=_mask(q, k, variants, tile),
-        scale=scale,
+        scale,
+        _mask(q, k, variants, tile),
     )
+
+
+def _gradients(do, q, k, v, out, lse, causal: bool, scale: float, mask=None):
+    """In fp32 at least: the kernel adds up dk and dv, over rows and heads, in the dtype of k."""
+    dtype = accumulator(q.dtype)
+    do, q, k, v, out = (x.to(dtype) for x in (do, q, k, v, out))
+    return _backward(do, q, k, v, out, lse, 0.0, causal, attn_mask=mask, scale=scale)
 
 
 def _mask(q, k, variants, tile):

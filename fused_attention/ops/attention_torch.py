@@ -27,7 +27,7 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.
     out = empty_like(q, v.shape[3])
     lse = q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
     use_aten = aten.can_express(q, v, variants, dropout)
-    if use_aten and aten.in_one_call(q, k, variants):
+    if use_aten and aten.in_one_call(q, k, variants, scale):
         results = aten.forward_whole(q, k, v, bool(variants), scale)
         return tuple(map(conform, results, (out, lse)))
     plan, keys = _plan(q, k, variants, use_aten)
@@ -46,7 +46,7 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.
 def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
     use_aten = aten.can_express(q, v, variants, dropout) and dlse is None and not any(wanted)
-    if use_aten and aten.in_one_call(q, k, variants):
+    if use_aten and aten.in_one_call(q, k, variants, scale):
         results = aten.backward_whole(do, q, k, v, out, lse, bool(variants), scale)
         return *map(conform, results, map(empty_gradient, (q, k, v))), []
     dtype = accumulator(q.dtype)

@@ -21,8 +21,9 @@ def empty_gradient(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.T
 
 
 def conform(x: torch.Tensor, layout: torch.Tensor) -> torch.Tensor:
-    """``x``, copied into ``layout`` if it is not laid out like it already."""
-    return x if x.stride() == layout.stride() else layout.copy_(x)
+    """``x``, copied into ``layout`` unless it has that dtype and is laid out like it already."""
+    same = x.dtype == layout.dtype and x.stride() == layout.stride()
+    return x if same else layout.copy_(x)
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
