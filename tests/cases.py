@@ -95,6 +95,22 @@ LAYOUTS = {
         ("broadcast", "window", "packed", False),
     )
 }
+# Equal head dims and no LSE in the loss: what the torch path hands to ATen whole, and by tiles.
+SQUARE = {
+    name: Case(Shape(2, 4, 2, rows, keys, 32, 32), stack, options=options)
+    for name, stack, rows, keys, options in (
+        ("square", "", 129, 70, {}),
+        ("square_causal", "causal", 65, 65, {}),
+        ("square_causal_fewer_rows", "causal", 33, 129, {}),
+        ("square_top_left", "top_left", 129, 65, {}),
+        ("square_window", "window", 129, 129, {}),
+        ("square_padding", "causal+key_padding", 129, 65, {}),
+        ("square_alibi", "alibi+window_both", 70, 129, {}),
+        ("square_negative_scale", "causal", 33, 33, {"scale": -0.3}),
+        ("square_zero_scale", "top_left", 33, 40, {"scale": 0.0}),
+        ("square_large_scale", "causal", 33, 33, {"scale": 3.0}),
+    )
+}
 HOSTILE = {
     "large": Case(Shape(1, 2, 1, 65, 129, 64, 64), "causal", "large", lse=True),
     "large_softcap": Case(Shape(1, 2, 1, 65, 65, 32, 32), "softcap", "large"),
@@ -119,4 +135,4 @@ DROPOUT = {
     "dropout_window": _lengths(65, 129, "window", options={"dropout_p": 0.5}),
     "dropout_all": _lengths(33, 40, options={"dropout_p": 1.0}),
 }
-CASES = HEAD_DIMS | LENGTHS | GROUPS | LAYOUTS | HOSTILE | SCALES | DROPOUT
+CASES = HEAD_DIMS | LENGTHS | GROUPS | LAYOUTS | SQUARE | HOSTILE | SCALES | DROPOUT

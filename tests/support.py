@@ -86,8 +86,8 @@ def set_tiles(monkeypatch, rows: int, keys: int):
 
 def _with_chunks(plan, keys):
     def chunked(*args):
-        causal, tiles, chunk = plan(*args)
-        return causal, tiles, keys if chunk else chunk
+        tiles, chunk = plan(*args)
+        return tiles, keys if chunk else chunk
 
     return chunked
 
