@@ -21,10 +21,6 @@ class Tile(NamedTuple):
     full_lo: int
     full_hi: int
 
-    def chunk(self, lo: int, hi: int) -> Tile:
-        """The part of this tile whose keys lie in [lo, hi)."""
-        return self._replace(lo=max(lo, self.lo), hi=min(hi, self.hi))
-
     @property
     def queries(self):
         return self.batch, slice(None), self.rows
