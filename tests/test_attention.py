@@ -1,15 +1,20 @@
 """`attention` against fp64, within the budget of tests/budget.py, on every leg.
 
-Each of these changes to the code is caught by the test named beside it (tests/mutations.py):
+Of the mutations of tests/mutation_table.py, which `python -m tests.mutations` runs, these are
+caught here:
 
-    accumulator not rescaled; ragged tiles not masked      test_output_and_gradients
-    LSE gradient dropped; wrong head of a group; strides swapped; bf16 products left to the
-    interpreter; chunks not rescaled, dk overwritten, additive mask dropped, bounds of one
-    sequence used for all (torch path)                     test_output_and_gradients
-    dropout not applied in the backward pass               test_output_and_gradients
-    V loaded beyond the keys that exist                    test_nan_in_padding_does_not_leak
-    bounds one too tight                                   test_bounds_only_save_work
-    top left for bottom right                              test_causal_alignments_differ
+    test_output_and_gradients     acc or l_i not rescaled; ragged tiles not masked; wrong head of a
+        group; strides swapped; dropout forgotten in a gradient; bf16 products left to the
+        interpreter; on the torch path gradients overwritten, additive masks or scores dropped,
+        bounds of one sequence used for all, bottom right handed to ATen's top left
+    test_gradient_through_lse_alone     the gradient of the LSE dropped, or left to ATen
+    test_tile_sizes_do_not_matter       chunks not rescaled, dk overwritten
+    test_dropout_drops_the_same_...     random bits that depend on the tile
+    test_bounds_only_save_work          a bound one too tight, a key too many held wholly seen
+    test_nan_in_padding_does_not_leak   V loaded beyond the keys there are
+    test_rows_with_nothing_to_attend    division by a sum of zero, weights of empty rows
+    test_causal_alignments_differ       top left for bottom right
+    test_window_of_255_sees_256_keys    an end of the window left out
 """
 
 import math
