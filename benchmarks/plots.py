@@ -208,7 +208,7 @@ def _time_axis(axes: Axes) -> None:
 
 def _memory_axis(axes: Axes) -> None:
     low, high = axes.get_ylim()
-    _value_axis(axes, 4 if high / low < 4**6 else 16, size)
+    _value_axis(axes, 4 if high / low < 4**9 else 16, size)
 
 
 def _place(axes: Axes, labels: list[EndLabel]) -> None:
