@@ -69,8 +69,8 @@ def headlines(frame: pd.DataFrame) -> list[str]:
     for (variant, mode), points in compared.groupby(["variant", "mode"], sort=True):
         best = points.loc[points.seq_len.idxmax()]
         lines.append(
-            f"At n = {best.seq_len:,}, {mode}, {curve_label('fused', variant)} takes "
-            f"1/{best.speedup_over_naive:.3g} of the time and "
+            f"At n = {best.seq_len:,}, {mode}, {curve_label('fused', variant)} has "
+            f"{best.speedup_over_naive:.3g} times the speed and "
             f"1/{best.memory_saving_over_naive:.3g} of the memory of naive attention."
         )
     return lines

@@ -65,5 +65,5 @@ def test_headlines_are_at_the_longest_length_that_naive_reached():
     rows += [row("naive", seq_len=1024, status="oom")]
     rows += [row("fused", seq_len=n, time_ms=2.0, peak_memory_bytes=100) for n in (256, 512, 1024)]
     assert analysis.headlines(analysis.summarise(rows)) == [
-        "At n = 512, forward, fused takes 1/4 of the time and 1/4 of the memory of naive attention."
+        "At n = 512, forward, fused has 4 times the speed and 1/4 of the memory of naive attention."
     ]
