@@ -95,7 +95,7 @@ def _scores(q, k, variants, problem: Problem, chunk: Tile):
     for variant in _scoring(variants):
         cut = variant.tile(chunk.batch, chunk.rows, slice(chunk.lo, chunk.hi))
         scores.append(cut.torch_score(scores[-1], *where))
-    kept = keep(problem, variants, chunk)
+    kept = keep(variants, chunk, where)
     masked = scores[-1] if kept is None else torch.where(kept, scores[-1], -math.inf)
     return scores, masked
 

@@ -18,7 +18,7 @@ from .tiles import Problem, rows_per_tile, tiles
 
 # Scores in flight at once: enough to drown the cost of dispatch, few enough to stay in cache.
 _CHUNK_SCORES = 1 << 19
-_ONLINE_ROWS = 128
+_ONLINE_ROWS = 256
 _ATEN_ROWS = 512
 
 

@@ -111,11 +111,10 @@ def rows_per_tile(problem: Problem, variants: Sequence[Variant], most: int) -> i
     return max(64, min(most, 1 << max(0, (hi - lo) // 4).bit_length()))
 
 
-def keep(problem: Problem, variants: Sequence[Variant], tile: Tile) -> torch.Tensor | None:
+def keep(variants: Sequence[Variant], tile: Tile, where) -> torch.Tensor | None:
     """True where a query of the tile sees a key; None if all of them see all."""
     if not tile.partial:
         return None
-    where = problem.where(tile)
     kept = None
     for variant in variants:
         if variant.type.mask is not None:
@@ -127,11 +126,11 @@ def keep(problem: Problem, variants: Sequence[Variant], tile: Tile) -> torch.Ten
 
 def additive_mask(problem: Problem, variants, tile: Tile, dtype: torch.dtype):
     """What the variants add to the scores of a tile, -inf where masked; None if nothing."""
-    kept = keep(problem, variants, tile)
     scores = [variant for variant in variants if variant.type.score is not None]
-    if kept is None and not scores:
+    if not scores and not tile.partial:
         return None
     where = problem.where(tile)
+    kept = keep(variants, tile, where)
     # Four dimensions, lest a bias in half precision make the sum one too.
     total = torch.zeros(1, 1, 1, 1, dtype=dtype, device=problem.device)
     for variant in scores:
