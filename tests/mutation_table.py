@@ -125,7 +125,7 @@ KERNELS = (
         BACKWARD,
         'return tl.where(lse == float("-inf"), float("inf"), lse)',
         "return lse",
-        attention("rows_with_nothing_to_attend[interpreted]"),
+        attention("bias_of_minus_infinity_masks[interpreted]"),
     ),
     Mutation(
         "dropout forgotten in dk",
@@ -167,10 +167,10 @@ KERNELS = (
         "test_variants.py::test_alone_and_in_company[bias_shared-interpreted]",
     ),
     Mutation(
-        "score gradients folded forwards",
+        "score gradients taken at the raw scores",
         HOOKS,
-        "for i in tl.static_range(len(SCORES) - 1, DOWN_TO - 1, -1):",
-        "for i in tl.static_range(DOWN_TO, len(SCORES)):",
+        "s_in = fold_scores(s, at, SCORES, score_args, i)",
+        "s_in = s",
         "test_variants.py::test_order_of_scores_matters_and_is_kept[interpreted]",
     ),
     Mutation(
@@ -199,7 +199,7 @@ KERNELS = (
         NUMERICS,
         'return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")',
         'return tl.dot(a, b, input_precision="ieee")',
-        case("group_1"),
+        "test_numerics.py::test_products_accumulate_in_fp32[dtype1-interpreted]",
     ),
     Mutation(
         "bf16 rounding left to the interpreter",
@@ -213,7 +213,7 @@ KERNELS = (
         NUMERICS,
         "return (-x.to(tl.float32)).to(x.dtype)",
         "return -x",
-        case("negative_scale"),
+        "test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
     ),
 )
 BOUNDS = (
@@ -243,7 +243,7 @@ BOUNDS = (
         f"{VARIANTS}causal.py",
         "    return 0, q_last + 1, 0, q_first + 1\n",
         "    return 0, q_last + 1, 0, q_first + 2\n",
-        attention("bounds_only_save_work[causal-129-65-interpreted]"),
+        attention("bounds_only_save_work[causal-65-95-interpreted]"),
     ),
     Mutation(
         "bounds of queries too tight",

@@ -12,7 +12,8 @@ caught here:
     test_dropout_drops_the_same_...     random bits that depend on the tile
     test_bounds_only_save_work          a bound one too tight, a key too many held wholly seen
     test_nan_in_padding_does_not_leak   V loaded beyond the keys there are
-    test_rows_with_nothing_to_attend    division by a sum of zero, weights of empty rows
+    test_rows_with_nothing_to_attend    division by a sum of zero
+    test_bias_of_minus_infinity_masks   weights of empty rows
     test_causal_alignments_differ       top left for bottom right
     test_window_of_255_sees_256_keys    an end of the window left out
 """
@@ -109,7 +110,7 @@ def test_dropout_drops_the_same_weights_as_the_reference(device, monkeypatch):
 
 
 @every_leg
-@pytest.mark.parametrize("rows, keys", [(129, 65), (65, 129), (129, 129)])
+@pytest.mark.parametrize("rows, keys", [(129, 65), (65, 129), (65, 95)])
 @pytest.mark.parametrize(
     "stack",
     ["causal", "top_left", "window", "window_both", "key_padding", "prefix"],
@@ -138,7 +139,7 @@ def _check_bounds(device, stack, shape, monkeypatch):
 @every_leg
 @pytest.mark.parametrize(
     "stack, dtype",
-    zip(["key_padding", "alibi+causal+key_padding", "key_padding+bias"], FLOATS, strict=True),
+    list(zip(["key_padding", "alibi+causal+key_padding", "key_padding+bias"], FLOATS, strict=True)),
 )
 def test_nan_in_padding_does_not_leak(device, stack, dtype):
     """Forward and all gradients are as if the padded slots held zeros; those of the slots are 0."""
@@ -183,6 +184,24 @@ def test_rows_with_nothing_to_attend(device):
     for grad in grads[1:]:
         assert not grad[0, :, length:].any() and not grad[1].any()
         assert (grad[0, :, :length] != 0).any(-1).all()
+
+
+@every_leg
+def test_bias_of_minus_infinity_masks(device):
+    """Some of a row, or all of it: as `mask` does, in every gradient."""
+    seen = torch.rand(2, 1, 40, 70, device=device) < 0.5
+    seen[0, :, 3:9], seen[1] = False, seen[1, :, :1]
+    bias = torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
+    leaves = [torch.randn(2, 2, n, 16, device=device, requires_grad=True) for n in (40, 70, 70)]
+    found = []
+    for variant in (fa.mask(seen), fa.bias(bias)):
+        with poisoned():
+            results = fa.attention(*leaves, variant, return_lse=True)
+            back = [torch.ones_like(x) for x in results]
+            found.append((*results, *torch.autograd.grad(results, leaves, back)))
+    assert (found[0][1][0, :, 3:9] == -torch.inf).all()
+    for masked, biased in zip(*found, strict=True):
+        torch.testing.assert_close(masked, biased)
 
 
 @every_leg
