@@ -21,7 +21,7 @@ REGRESSION ?= median:25%
 COMPARE = $(if $(wildcard .benchmarks/*/*.json),--benchmark-compare --benchmark-compare-fail=$(REGRESSION))
 
 .DELETE_ON_ERROR:
-.PHONY: help scaling test test-interpreter test-main gpu aot lint format bench-regressions clean
+.PHONY: help scaling test test-interpreter test-main gpu aot mutations lint format bench-regressions clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -47,6 +47,9 @@ gpu: ## run the GPU tests, then the CUDA benchmarks (PYTHON=python3 where torch 
 
 aot: $(ENVIRONMENT) ## compile every kernel for GPUs that need not be here, and print the table
 	$(PYTHON) -m tests.aot $(ARGS)
+
+mutations: $(ENVIRONMENT) ## break the code in one place at a time: a named test must notice
+	$(PYTHON) -m tests.mutations $(ARGS)
 
 lint: $(ENVIRONMENT) ## check style and formatting
 	$(PYTHON) -m ruff check .
