@@ -10,8 +10,8 @@ order analysis of the rounding errors, evaluated in fp64 on the inputs at hand.
     δ      the relative error of a weight exp(s - lse): u times what s and lse are made of
 
 Roundings are taken to be independent (Higham and Mary 2019): errors of n terms add as squares,
-and the n partial sums of a sum err by √n u times its size.  Where the inputs repeat themselves so
-do their roundings: there absolute values add, the worst case.  A result gets
+and the roundings of the n partial sums of a sum come to √(n/2) u times its size.  Where the inputs
+repeat themselves so do their roundings: there absolute values add, the worst case.  A result gets
 
 1. h times itself, for being stored;
 2. the effect of u in every sum and of δ in every weight;

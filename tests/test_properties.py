@@ -18,7 +18,6 @@ from .support import FLOATS, Launches
 EXAMPLES, INTERPRETED_EXAMPLES, LAUNCHES = 500, 50, 150
 
 HEAD_DIMS = st.one_of(st.integers(1, 40), st.sampled_from([64, 80, 96, 128, 192, 256]))
-# Two at most of what draws from randomness, for scores to stay in the range of fp16.
 STACKS = st.lists(st.sampled_from(sorted(PARTS)), max_size=3, unique=True).map("+".join)
 
 
