@@ -6,26 +6,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
 
-from .. import philox
-from .._triton import AVAILABLE, INTERPRETED
+from .. import _triton, philox
 from ..variants.base import Variant, as_variants, decode, encode
 from . import attention_torch, checks
 from .attention_online import Dropout
 from .layout import accumulator, empty_gradient, empty_like
+from .registration import define, refuse_forward_mode
 
-_LIBRARY = torch.library.Library("fused_attention", "FRAGMENT")
 _STACK = "str spec, Tensor[] tensors, float[] scalars, float scale, float dropout_p, Tensor? seed"
-_LIBRARY.define(
-    f"attention(Tensor q, Tensor k, Tensor v, {_STACK}) -> (Tensor out, Tensor lse)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-_LIBRARY.define(
-    "attention_backward(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
-    f"Tensor out, Tensor lse, {_STACK}, bool[] wanted) -> Tensor[]",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
+_INSTEAD = "torch.nn.functional.scaled_dot_product_attention with its math backend"
 
 
 def attention(
@@ -82,36 +72,16 @@ def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: 
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    if not torch.compiler.is_compiling():
-        _refuse_forward_mode(q, k, v)
+    refuse_forward_mode("attention", _INSTEAD, q, k, v)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = philox.new_seed(q.device) if dropout_p > 0 else None
     spec, tensors, scalars = encode(variants)
-    return torch.ops.fused_attention.attention(
-        q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed
-    )
-
-
-def _refuse_forward_mode(*tensors):
-    """Custom operators would silently return a zero tangent."""
-    forward_ad = torch.autograd.forward_ad
-    if forward_ad._current_level < 0:
-        return
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise NotImplementedError(
-            "attention: forward-mode derivatives (jvp) are not implemented; "
-            "torch.nn.functional.scaled_dot_product_attention with its math backend has them"
-        )
+    return _attention(q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed)
 
 
 def _path(q, v):
     """Triton on CUDA, and on CPU under TRITON_INTERPRET=1; fp64 and wide heads go to torch."""
-    if (
-        AVAILABLE
-        and (q.is_cuda or INTERPRETED)
-        and q.dtype != torch.float64
-        and max(q.shape[3], v.shape[3]) <= checks.MAX_HEAD_DIM
-    ):
+    if _triton.serves(q) and max(q.shape[3], v.shape[3]) <= checks.MAX_HEAD_DIM:
         from . import attention_triton
 
         return attention_triton
@@ -168,7 +138,7 @@ def _autograd(ctx, do, dlse):
         wanted.append(any(flags))
         positions += [position] if any(flags) else []
         position += count
-    dq, dk, dv, *dargs = torch.ops.fused_attention.attention_backward(
+    dq, dk, dv, *dargs = _attention_backward(
         torch.zeros_like(out) if do is None else do,
         *(dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted),
     )
@@ -177,13 +147,6 @@ def _autograd(ctx, do, dlse):
         dtensors[position] = darg.to(tensors[position].dtype)
     # Autograd takes an empty list for a list of tensors, and wants one back.
     return dq, dk, dv, None, dtensors, None if scalars else [], None, None, None
-
-
-def _no_double_backward(ctx, grads):
-    raise NotImplementedError(
-        "attention: double backward is not implemented; "
-        "torch.nn.functional.scaled_dot_product_attention with its math backend has it"
-    )
 
 
 def _flops(q_shape, k_shape, v_shape, *args, out_shape=None, **kwargs) -> int:
@@ -198,15 +161,19 @@ def _backward_flops(do_shape, dlse_shape, q_shape, k_shape, v_shape, *args, **kw
     return 2 * batch * heads * seqlen_q * k_shape[2] * (3 * head_dim + 2 * v_shape[3])
 
 
-_LIBRARY.impl("attention", _forward, "CompositeExplicitAutograd")
-_LIBRARY.impl("attention_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("fused_attention::attention", _forward_fake, lib=_LIBRARY)
-torch.library.register_fake("fused_attention::attention_backward", _backward_fake, lib=_LIBRARY)
-torch.library.register_autograd(
-    "fused_attention::attention", _autograd, setup_context=_setup_context, lib=_LIBRARY
+_attention = define(
+    f"attention(Tensor q, Tensor k, Tensor v, {_STACK}) -> (Tensor out, Tensor lse)",
+    _forward,
+    _forward_fake,
+    autograd=_autograd,
+    setup_context=_setup_context,
+    flops=_flops,
 )
-torch.library.register_autograd(
-    "fused_attention::attention_backward", _no_double_backward, lib=_LIBRARY
+_attention_backward = define(
+    "attention_backward(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
+    f"Tensor out, Tensor lse, {_STACK}, bool[] wanted) -> Tensor[]",
+    _backward,
+    _backward_fake,
+    flops=_backward_flops,
+    instead=_INSTEAD,
 )
-register_flop_formula(torch.ops.fused_attention.attention)(_flops)
-register_flop_formula(torch.ops.fused_attention.attention_backward)(_backward_flops)
