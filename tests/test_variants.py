@@ -4,6 +4,9 @@ Caught here (tests/mutations.py): an argument's gradient not summed over what wa
 folded in the wrong order, by test_alone_and_in_company.
 """
 
+import math
+import sys
+
 import pytest
 import torch
 
@@ -121,6 +124,23 @@ def test_encoding_and_back():
             same = torch.equal(arg, original) if torch.is_tensor(arg) else arg == original
             assert same
     assert base.decode(*base.encode(())) == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tanh_is_fast", [True, False])
+def test_softcap_keeps_every_bit_by_either_formula(monkeypatch, dtype, tanh_is_fast):
+    """From where tanh is the identity to where it is one; the machine decides which is used."""
+    monkeypatch.setattr(
+        sys.modules["fused_attention.variants.softcap"], "_TANH_IS_FAST", tanh_is_fast
+    )
+    variant = fa.softcap(30.0)
+    size = torch.logspace(-30, 30, 601, dtype=dtype)
+    s = torch.cat([-size, size, torch.zeros(1, dtype=dtype)])
+    exact = torch.tensor([30 * math.tanh(x / 30) for x in s.tolist()], dtype=torch.float64)
+    with torch.no_grad():
+        found = variant.torch_score(s, *(None,) * 6)
+    error = (found.double() - exact).abs()
+    assert (error <= 4 * torch.finfo(dtype).eps * exact.abs()).all()
 
 
 def test_alibi_slopes_are_the_papers():
