@@ -2,6 +2,7 @@
 
 from . import reference
 from .ops.attention import attention
+from .ops.layer_norm import layer_norm
 from .ops.scaled_dot_product_attention import scaled_dot_product_attention
 from .variants import (
     Variant,
@@ -31,6 +32,7 @@ __all__ = [
     "define_variant",
     "document",
     "key_padding",
+    "layer_norm",
     "mask",
     "reference",
     "scaled_dot_product_attention",

@@ -1,7 +1,8 @@
 """Every fused op as a `Case`; a new one is added to its family's file, a new family here."""
 
-from .case import Case, Problem
+from . import norms
+from .case import SIZES, Case, Problem
 
-CASES: tuple[Case, ...] = ()
+CASES: tuple[Case, ...] = (*norms.CASES,)
 
-__all__ = ["CASES", "Case", "Problem"]
+__all__ = ["CASES", "SIZES", "Case", "Problem"]

@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 
 
+SIZES = (1, 7, 64, 100, 1000, 1024, 4096, 5120, 16384, 40000)
+
+
 class Problem(NamedTuple):
     """``rows`` independent rows (tokens) of ``hidden`` numbers (channels, or the vocabulary)."""
 
@@ -38,6 +41,7 @@ class Case:
         flops: (problem, backward) -> arithmetic, by the textbook count.
         bytes: (problem, backward) -> memory traffic that no implementation avoids.
         liger: the same op of Liger, imported where it is called; None if it has none.
+        sizes: hidden sizes it is tested at, those that make sense for it.
     """
 
     name: str
@@ -47,3 +51,4 @@ class Case:
     flops: Callable[[Problem, bool], int]
     bytes: Callable[[Problem, bool], int]
     liger: Callable | None = None
+    sizes: tuple[int, ...] = SIZES

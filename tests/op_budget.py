@@ -1,0 +1,127 @@
+"""How wrong a fused op may be: the one place that says so, for any `Case`.
+
+    max |x - exact|  <=  2 * max |naive - exact|  +  max(band)
+
+for every output and every gradient.  ``exact`` is the case's reference on the same values in fp64,
+``naive`` the reference in the dtype of the inputs.  The band is what no algorithm avoids:
+
+1. half a unit in the last place of the result, for being stored;
+2. what becomes of the result when inputs and upstream gradients err by the roundings of an fp32
+   sum of n terms in blocks: 1 + log2(n) of them, each a unit in the last place of fp32 (fp64 for
+   fp64 inputs).  Measured in fp64, as the largest of a few draws of signs.
+
+In fp64 ``exact`` is no more exact than what is judged, so the band counts twice.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.cases import Case, Problem
+
+from .budget import distance, largest
+from .support import poisoned
+
+DRAWS = 4
+UPSTREAM = 900  # the stream of Problem.normal for gradients of the first output
+
+
+class Question(NamedTuple):
+    """A case at given values: its inputs, and the upstream gradient of each output."""
+
+    case: Case
+    inputs: tuple
+    upstream: tuple
+
+    def double(self) -> Question:
+        return self.map(lambda x: x.double())
+
+    def map(self, change) -> Question:
+        """``change`` applied to every floating tensor."""
+        inputs, upstream = (
+            tuple(change(x) if _floating(x) else x for x in tensors)
+            for tensors in (self.inputs, self.upstream)
+        )
+        return Question(self.case, inputs, upstream)
+
+
+def ask(case: Case, problem: Problem, bend=None) -> Question:
+    """The question of a problem; ``bend`` changes the floating inputs that have rows."""
+    inputs = case.make_inputs(problem)
+    if bend is not None:
+        inputs = tuple(bend(x) if _floating(x) and x.ndim > 1 else x for x in inputs)
+    torch.manual_seed(0)
+    outputs = _tuple(case.reference(*inputs))
+    upstream = tuple(
+        problem.normal(*out.shape, stream=UPSTREAM + i, dtype=out.dtype)
+        for i, out in enumerate(outputs)
+    )
+    return Question(case, inputs, upstream)
+
+
+def evaluate(function, question: Question) -> dict[str, torch.Tensor]:
+    """Outputs (out0, ...) and gradients of the inputs (d0, ...); what is drawn is the same."""
+    inputs = [x.detach().requires_grad_() if _floating(x) else x for x in question.inputs]
+    torch.manual_seed(0)
+    with poisoned():
+        outputs = _tuple(function(*inputs))
+        leaves = [x for x in inputs if _floating(x)]
+        gradients = iter(torch.autograd.grad(outputs, leaves, question.upstream))
+    named = {f"out{i}": out.detach() for i, out in enumerate(outputs)}
+    return named | {f"d{i}": next(gradients) for i, x in enumerate(inputs) if _floating(x)}
+
+
+def check(question: Question, where: str = "") -> dict[str, torch.Tensor]:
+    """Assert that every result of the op is within its budget; returns the results."""
+    case = question.case
+    exact = evaluate(case.reference, question.double())
+    naive = evaluate(case.reference, question)
+    found = evaluate(case.op, question)
+    bands = band(question, exact, naive)
+    assert found.keys() == exact.keys()
+    wrong = []
+    for name, x in found.items():
+        assert x.shape == exact[name].shape, f"{where} {name}: {x.shape}"
+        assert x.dtype == naive[name].dtype, f"{where} {name}: {x.dtype}"
+        allowed = distance(naive[name], exact[name])
+        assert math.isfinite(allowed + bands[name]), f"{where} {name}: too hostile to judge"
+        error = distance(x, exact[name])
+        if not error <= 2 * allowed + bands[name]:
+            wrong.append(f"{name}: error {error:.3g}, naive {allowed:.3g}, band {bands[name]:.3g}")
+    assert not wrong, f"{case.name} {where}: " + "; ".join(wrong)
+    return found
+
+
+def band(question: Question, exact, naive) -> dict[str, float]:
+    """The rounding band of each result."""
+    dtype = next(x.dtype for x in question.inputs if _floating(x))
+    terms = max(max(x.shape, default=1) for x in question.inputs if _floating(x))
+    roundings = 1 + math.log2(max(1, terms))
+    size = roundings * torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    generator = torch.Generator(question.inputs[0].device)
+
+    def err(x):
+        signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device)
+        return x * (1 + size * (2 * signs - 1))
+
+    effect = dict.fromkeys(exact, 0.0)
+    for draw in range(DRAWS):
+        generator.manual_seed(draw)
+        moved = evaluate(question.case.reference, question.double().map(err))
+        effect = {name: max(effect[name], distance(moved[name], x)) for name, x in exact.items()}
+    once = 2 if dtype == torch.float64 else 1
+    return {
+        name: once * (effect[name] + torch.finfo(naive[name].dtype).eps / 2 * largest(x.abs()))
+        for name, x in exact.items()
+    }
+
+
+def _floating(x) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_floating_point()
+
+
+def _tuple(outputs) -> tuple:
+    return outputs if isinstance(outputs, tuple) else (outputs,)

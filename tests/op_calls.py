@@ -1,0 +1,64 @@
+"""The operators a fused op calls: which, with what; and having them called where ATen serves."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fused_attention import _triton
+
+from .support import runs_triton
+
+NAMESPACE = "fused_attention"
+
+
+class Call(NamedTuple):
+    operator: torch._ops.OpOverload
+    args: tuple
+    kwargs: dict
+
+    @property
+    def is_gradient(self) -> bool:
+        return self.operator._schema.name.endswith("_backward")
+
+    def __str__(self):
+        return self.operator._schema.name
+
+
+class Calls(TorchDispatchMode):
+    """Records the calls of our operators while it lasts."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[Call] = []
+        self.inside = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func.namespace != NAMESPACE:
+            return func(*args, **kwargs)
+        self.calls.append(Call(func, args, kwargs))
+        self.inside = True
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.inside = False
+
+
+@contextlib.contextmanager
+def recorded(monkeypatch, device: str):
+    """The list of calls made meanwhile; without Triton, the operators compute on PyTorch."""
+    calls = Calls()
+    with monkeypatch.context() as patch, calls:
+        if not runs_triton(device):
+            patch.setattr(_triton, "serves", lambda x: not calls.inside)
+        yield calls.calls
+
+
+def traced_through_operators(monkeypatch, device: str) -> None:
+    """While tracing, call the operators; when they run, they compute on what there is."""
+    if not runs_triton(device):
+        monkeypatch.setattr(_triton, "serves", lambda x: torch.compiler.is_compiling())
