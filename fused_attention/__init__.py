@@ -1,8 +1,10 @@
 """Triton attention kernels for PyTorch: exact, tiled, with every common variant."""
 
 from . import reference
+from .ops.add_norm import add_layer_norm, add_rms_norm
 from .ops.attention import attention
 from .ops.layer_norm import layer_norm
+from .ops.rms_norm import rms_norm
 from .ops.scaled_dot_product_attention import scaled_dot_product_attention
 from .variants import (
     Variant,
@@ -24,6 +26,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Variant",
     "VariantType",
+    "add_layer_norm",
+    "add_rms_norm",
     "alibi",
     "alibi_slopes",
     "attention",
@@ -35,6 +39,7 @@ __all__ = [
     "layer_norm",
     "mask",
     "reference",
+    "rms_norm",
     "scaled_dot_product_attention",
     "sliding_window",
     "softcap",

@@ -70,6 +70,52 @@ def config(kernel: str, head_dim: int, dtype: torch.dtype, arch: str) -> Config:
     return Config(*sizes[0 if head_dim <= 64 else 1 if head_dim <= 128 else 2])
 
 
+class RowConfig(NamedTuple):
+    """A program of a norm: a tile of block_m rows and block_n columns."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+
+
+# Norms: the most columns of a tile, its numbers, and how many of them a thread holds.
+_NORM = {
+    "forward": (16384, 4096, 16),
+    "backward": (4096, 4096, 8),
+    "backward_long": (4096, 4096, 8),
+    "columns": (64, 2048, 16),
+    "reduce": (32, 1024, 8),
+}
+_NORM_INTERPRETED = {
+    "forward": (2048, 2048, 16),
+    "backward": (2048, 2048, 16),
+    "backward_long": (2048, 2048, 16),
+    "columns": (16384, 32768, 16),
+    "reduce": (65536, 131072, 16),
+}
+
+
+def norm(kernel: str, num_columns: int, arch: str) -> RowConfig:
+    """For ``kernel`` forward, backward, backward_long, columns or reduce.
+
+    A row longer than block_n does not fit into one tile.
+    """
+    table = _NORM_INTERPRETED if arch == INTERPRETER else _NORM
+    longest, numbers, per_thread = table[kernel]
+    block_n = min(longest, max(16, 1 << (num_columns - 1).bit_length()))
+    block_m = max(1, numbers // block_n)
+    fits = kernel in ("columns", "reduce") or num_columns <= block_n
+    block_m = min(block_m, 16) if fits else 1
+    return RowConfig(block_m, block_n, max(1, min(16, block_m * block_n // (32 * per_thread))))
+
+
+def programs(device: torch.device) -> int:
+    """How many programs, each with a share of all rows, keep a device busy."""
+    if device.type == "cpu":
+        return 2
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def architecture(device: torch.device) -> str:
     """The compile target's name, such as sm_90 or gfx942; "interpreter" on the CPU."""
     if device.type == "cpu":

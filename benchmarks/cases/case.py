@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-
 SIZES = (1, 7, 64, 100, 1000, 1024, 4096, 5120, 16384, 40000)
 
 

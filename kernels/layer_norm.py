@@ -1,0 +1,449 @@
+"""LayerNorm and RMSNorm, forward and backward, alone or of the sum of a residual and an input.
+
+Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
+
+    M, N      rows, and the columns each is normalised over; x, y, ... are (M, N), columns adjacent
+    h         what is normalised: x, or residual + dropout(x) rounded to the dtype of the sum
+    mean, rstd    of each row of h, (M,), fp32; RMSNorm (CENTRED false) has no mean
+    xhat      (h - mean) * rstd;  y = xhat * weight + bias
+
+While a row fits in the registers of a program it is read once: a program then holds BLOCK_M rows
+of BLOCK_N >= N columns.  Longer rows are read in tiles of BLOCK_N columns, twice; the second time
+they come from the cache.
+
+    dh = rstd * (g - mean(g) - xhat * mean(g * xhat)),  g = dy * weight      (RMSNorm: no mean(g))
+
+The gradients of weight and bias are sums over rows.  Every program adds up the rows it owns in
+fp32, and a second kernel adds up the programs: the order is fixed, so are the bits.
+"""
+
+import triton
+import triton.language as tl
+
+from .dropout import keep_tile
+from .numerics import round_to
+
+
+@triton.jit
+def _tile(ptr, rows, offs_n, stride, keep):
+    """Rows ``rows`` (M, 1) and columns ``offs_n``, in fp32; 0 where not ``keep``."""
+    pointers = ptr + rows.to(tl.int64) * stride + offs_n[None, :]
+    return tl.load(pointers, mask=keep, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store(ptr, rows, offs_n, stride, keep, x):
+    pointers = ptr + rows.to(tl.int64) * stride + offs_n[None, :]
+    tl.store(pointers, round_to(x, ptr.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+def _dropped(x, seed_ptr, rows, start_n, dropout_threshold, dropout_scale, BLOCK_N: tl.constexpr):
+    """``x`` where dropout keeps it, scaled, and 0 elsewhere; all of it without a seed."""
+    if seed_ptr is not None:
+        zero = tl.program_id(0) * 0
+        kept = keep_tile(seed_ptr, zero, zero, rows, start_n, dropout_threshold, BLOCK_N)
+        x = tl.where(kept, x * dropout_scale, 0.0)
+    return x
+
+
+@triton.jit
+def _normalised_input(
+    x_ptr,
+    residual_ptr,
+    sum_ptr,
+    seed_ptr,
+    rows,
+    start_n,
+    stride_xm,
+    stride_rm,
+    num_columns,
+    keep,
+    dropout_threshold,
+    dropout_scale,
+    BLOCK_N: tl.constexpr,
+):
+    """h, (M, BLOCK_N), stored at ``sum_ptr`` if it is a sum."""
+    offs_n = start_n + tl.arange(0, BLOCK_N)
+    h = _tile(x_ptr, rows, offs_n, stride_xm, keep)
+    if residual_ptr is not None:
+        h = _dropped(h, seed_ptr, rows, start_n, dropout_threshold, dropout_scale, BLOCK_N)
+        h += _tile(residual_ptr, rows, offs_n, stride_rm, keep)
+        h = round_to(h, sum_ptr.dtype.element_ty).to(tl.float32)
+        _store(sum_ptr, rows, offs_n, num_columns, keep, h)
+    return h
+
+
+@triton.jit
+def _weighted(x, weight_ptr, offs_n, num_columns):
+    if weight_ptr is not None:
+        weight = tl.load(weight_ptr + offs_n, mask=offs_n < num_columns, other=0.0)
+        x = x * weight.to(tl.float32)[None, :]
+    return x
+
+
+@triton.jit
+def _affine(y, weight_ptr, bias_ptr, offs_n, num_columns):
+    """``y * weight + bias``, each where there is one."""
+    y = _weighted(y, weight_ptr, offs_n, num_columns)
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + offs_n, mask=offs_n < num_columns, other=0.0)
+        y = y + bias.to(tl.float32)[None, :]
+    return y
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _norm_forward_kernel(
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    bias_ptr,
+    seed_ptr,
+    y_ptr,
+    sum_ptr,
+    mean_ptr,
+    rstd_ptr,
+    stride_xm,
+    stride_rm,
+    num_rows,
+    num_columns,
+    eps,
+    dropout_threshold,
+    dropout_scale,
+    CENTRED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    offs_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows = offs_m[:, None]
+    offs_n = tl.arange(0, BLOCK_N)
+    keep = (rows < num_rows) & (offs_n < num_columns)[None, :]
+    h = _normalised_input(
+        *(x_ptr, residual_ptr, sum_ptr, seed_ptr, rows, 0, stride_xm, stride_rm, num_columns),
+        *(keep, dropout_threshold, dropout_scale, BLOCK_N),
+    )  # (M, N)
+    if CENTRED:
+        mean = tl.sum(h, 1) / num_columns
+        h = tl.where(keep, h - mean[:, None], 0.0)
+        tl.store(mean_ptr + offs_m, mean, mask=offs_m < num_rows)
+    rstd = tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps)
+    tl.store(rstd_ptr + offs_m, rstd, mask=offs_m < num_rows)
+    y = _affine(h * rstd[:, None], weight_ptr, bias_ptr, offs_n, num_columns)
+    _store(y_ptr, rows, offs_n, num_columns, keep, y)
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _norm_forward_long_kernel(
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    bias_ptr,
+    seed_ptr,
+    y_ptr,
+    sum_ptr,
+    mean_ptr,
+    rstd_ptr,
+    stride_xm,
+    stride_rm,
+    num_rows,
+    num_columns,
+    eps,
+    dropout_threshold,
+    dropout_scale,
+    CENTRED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    row = tl.program_id(0)
+    rows = tl.full([1, 1], 0, tl.int32) + row
+    # Running mean and sum of squares around it, tiles merged as in Chan et al. 1979.
+    mean = tl.zeros([1], tl.float32)
+    squares = tl.zeros([1], tl.float32)
+    for start_n in tl.range(0, num_columns, BLOCK_N):
+        keep = (start_n + tl.arange(0, BLOCK_N) < num_columns)[None, :]
+        h = _normalised_input(
+            *(x_ptr, residual_ptr, sum_ptr, seed_ptr, rows, start_n, stride_xm, stride_rm),
+            *(num_columns, keep, dropout_threshold, dropout_scale, BLOCK_N),
+        )  # (1, N)
+        if CENTRED:
+            count = tl.minimum(num_columns - start_n, BLOCK_N).to(tl.float32)
+            tile_mean = tl.sum(h, 1) / count
+            h = tl.where(keep, h - tile_mean[:, None], 0.0)
+            apart = tile_mean - mean
+            share = count / (start_n + count)
+            mean += apart * share
+            squares += start_n * share * apart * apart
+        squares += tl.sum(h * h, 1)
+    rstd = tl.rsqrt(squares / num_columns + eps)
+    if CENTRED:
+        tl.store(mean_ptr + row + tl.arange(0, 1), mean)
+    tl.store(rstd_ptr + row + tl.arange(0, 1), rstd)
+
+    if residual_ptr is not None:  # what this program has stored is what is normalised
+        tl.debug_barrier()
+        x_ptr = sum_ptr
+        stride_xm = num_columns
+    for start_n in tl.range(0, num_columns, BLOCK_N):
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        keep = (offs_n < num_columns)[None, :]
+        h = _tile(x_ptr, rows, offs_n, stride_xm, keep)  # (1, N)
+        y = _affine((h - mean[:, None]) * rstd[:, None], weight_ptr, bias_ptr, offs_n, num_columns)
+        _store(y_ptr, rows, offs_n, num_columns, keep, y)
+
+
+@triton.jit
+def _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows):
+    """xhat and rstd of rows whose statistics are known; 0 off the matrix."""
+    rstd = tl.load(rstd_ptr + rows, mask=rows < num_rows, other=0.0)
+    if mean_ptr is not None:
+        mean = tl.load(mean_ptr + rows, mask=rows < num_rows, other=0.0)
+        h = tl.where(keep, h - mean, 0.0)
+    return h * rstd, rstd
+
+
+@triton.jit
+def _store_input_gradients(
+    dh,
+    dsum_ptr,
+    dresidual_ptr,
+    dx_ptr,
+    seed_ptr,
+    rows,
+    start_n,
+    num_columns,
+    keep,
+    dropout_threshold,
+    dropout_scale,
+    BLOCK_N: tl.constexpr,
+):
+    """``dh`` plus what flows into the sum itself, to the residual and through dropout to x."""
+    offs_n = start_n + tl.arange(0, BLOCK_N)
+    if dsum_ptr is not None:
+        dh += _tile(dsum_ptr, rows, offs_n, num_columns, keep)
+    if dresidual_ptr is not None:
+        _store(dresidual_ptr, rows, offs_n, num_columns, keep, dh)
+    if dx_ptr is not None:
+        dx = _dropped(dh, seed_ptr, rows, start_n, dropout_threshold, dropout_scale, BLOCK_N)
+        _store(dx_ptr, rows, offs_n, num_columns, keep, dx)
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _norm_backward_kernel(
+    dy_ptr,
+    dsum_ptr,
+    h_ptr,
+    weight_ptr,
+    mean_ptr,
+    rstd_ptr,
+    seed_ptr,
+    dx_ptr,
+    dresidual_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    stride_hm,
+    num_rows,
+    num_columns,
+    dropout_threshold,
+    dropout_scale,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    offs_n = tl.arange(0, BLOCK_N)
+    dweight = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    dbias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    step = tl.num_programs(0) * BLOCK_M
+    for start_m in tl.range(tl.program_id(0) * BLOCK_M, num_rows, step):
+        rows = (start_m + tl.arange(0, BLOCK_M))[:, None]
+        keep = (rows < num_rows) & (offs_n < num_columns)[None, :]
+        h = _tile(h_ptr, rows, offs_n, stride_hm, keep)  # (M, N)
+        dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)  # (M, N)
+        xhat, rstd = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+        if dweight_ptr is not None:
+            dweight += dy * xhat
+        if dbias_ptr is not None:
+            dbias += dy
+        g = _weighted(dy, weight_ptr, offs_n, num_columns)
+        dh = g - xhat * (tl.sum(g * xhat, 1) / num_columns)[:, None]
+        if mean_ptr is not None:
+            dh -= (tl.sum(g, 1) / num_columns)[:, None]
+        _store_input_gradients(
+            *(dh * rstd, dsum_ptr, dresidual_ptr, dx_ptr, seed_ptr, rows, 0, num_columns, keep),
+            *(dropout_threshold, dropout_scale, BLOCK_N),
+        )
+    partial = tl.program_id(0).to(tl.int64) * num_columns + offs_n
+    if dweight_ptr is not None:
+        tl.store(dweight_ptr + partial, tl.sum(dweight, 0), mask=offs_n < num_columns)
+    if dbias_ptr is not None:
+        tl.store(dbias_ptr + partial, tl.sum(dbias, 0), mask=offs_n < num_columns)
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _norm_backward_long_kernel(
+    dy_ptr,
+    dsum_ptr,
+    h_ptr,
+    weight_ptr,
+    mean_ptr,
+    rstd_ptr,
+    seed_ptr,
+    dx_ptr,
+    dresidual_ptr,
+    stride_hm,
+    num_rows,
+    num_columns,
+    dropout_threshold,
+    dropout_scale,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Gradients of the inputs, one row; those of the weights are `_norm_columns_kernel`'s."""
+    rows = tl.full([1, 1], 0, tl.int32) + tl.program_id(0)
+    along = tl.zeros([1, BLOCK_N], tl.float32)
+    total = tl.zeros([1, BLOCK_N], tl.float32)
+    for start_n in tl.range(0, num_columns, BLOCK_N):
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        keep = (offs_n < num_columns)[None, :]
+        h = _tile(h_ptr, rows, offs_n, stride_hm, keep)  # (1, N)
+        xhat, _ = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+        dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)
+        g = _weighted(dy, weight_ptr, offs_n, num_columns)
+        along += g * xhat
+        total += g
+    along_mean = (tl.sum(along, 1) / num_columns)[:, None]
+    total_mean = (tl.sum(total, 1) / num_columns)[:, None]
+    for start_n in tl.range(0, num_columns, BLOCK_N):
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        keep = (offs_n < num_columns)[None, :]
+        h = _tile(h_ptr, rows, offs_n, stride_hm, keep)
+        xhat, rstd = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+        dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)
+        dh = _weighted(dy, weight_ptr, offs_n, num_columns) - xhat * along_mean
+        if mean_ptr is not None:
+            dh -= total_mean
+        _store_input_gradients(
+            *(dh * rstd, dsum_ptr, dresidual_ptr, dx_ptr, seed_ptr, rows, start_n, num_columns),
+            *(keep, dropout_threshold, dropout_scale, BLOCK_N),
+        )
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _norm_columns_kernel(
+    dy_ptr,
+    h_ptr,
+    mean_ptr,
+    rstd_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    stride_hm,
+    num_rows,
+    num_columns,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Partial gradients of weight and bias: a tile of columns, every so many rows."""
+    offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    dweight = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    dbias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    step = tl.num_programs(1) * BLOCK_M
+    for start_m in tl.range(tl.program_id(1) * BLOCK_M, num_rows, step):
+        rows = (start_m + tl.arange(0, BLOCK_M))[:, None]
+        keep = (rows < num_rows) & (offs_n < num_columns)[None, :]
+        dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)  # (M, N)
+        if dweight_ptr is not None:
+            h = _tile(h_ptr, rows, offs_n, stride_hm, keep)
+            xhat, _ = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+            dweight += dy * xhat
+        if dbias_ptr is not None:
+            dbias += dy
+    partial = tl.program_id(1).to(tl.int64) * num_columns + offs_n
+    if dweight_ptr is not None:
+        tl.store(dweight_ptr + partial, tl.sum(dweight, 0), mask=offs_n < num_columns)
+    if dbias_ptr is not None:
+        tl.store(dbias_ptr + partial, tl.sum(dbias, 0), mask=offs_n < num_columns)
+
+
+@triton.jit(do_not_specialize=["num_partials"])
+def _norm_reduce_kernel(
+    partial_ptr,
+    gradient_ptr,
+    num_partials,
+    num_columns,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Second stage: the sum of (partials, N) over its rows, fp32, rounded once."""
+    offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start_m in tl.range(0, num_partials, BLOCK_M):
+        rows = (start_m + tl.arange(0, BLOCK_M))[:, None]
+        keep = (rows < num_partials) & (offs_n < num_columns)[None, :]
+        acc += _tile(partial_ptr, rows, offs_n, num_columns, keep)
+    total = round_to(tl.sum(acc, 0), gradient_ptr.dtype.element_ty)
+    tl.store(gradient_ptr + offs_n, total, mask=offs_n < num_columns)
+
+
+def _launch(config) -> dict:
+    return dict(BLOCK_M=config.block_m, BLOCK_N=config.block_n, num_warps=config.num_warps)
+
+
+def norm_forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout, config) -> None:
+    """Fills ``y`` and ``rstd``; ``h`` if there is a residual; ``mean`` for LayerNorm, else None.
+
+    ``x``, ``residual``: (M, N), columns adjacent; the rest contiguous.  ``dropout``: (seed or None,
+    threshold, scale).  ``config`` has block_m, block_n and num_warps.
+    """
+    num_rows, num_columns = x.shape
+    seed, threshold, scale = dropout
+    fits = num_columns <= config.block_n
+    kernel = _norm_forward_kernel if fits else _norm_forward_long_kernel
+    kernel[(triton.cdiv(num_rows, config.block_m),)](
+        *(x, residual, weight, bias, seed, y, h, mean, rstd),
+        *(x.stride(0), 0 if residual is None else residual.stride(0)),
+        *(num_rows, num_columns, eps, threshold, scale),
+        CENTRED=mean is not None,
+        **_launch(config),
+    )
+
+
+def norm_backward(
+    dy, dsum, h, weight, mean, rstd, dx, dresidual, dweight, dbias, dropout, programs, config
+) -> None:
+    """Rows that fit.  Fills ``dx`` and ``dresidual``, and the partial ``dweight`` and ``dbias``,
+
+    (programs, N), fp32; each if given.  ``h``: (M, N), columns adjacent; the rest contiguous.
+    """
+    num_rows, num_columns = h.shape
+    seed, threshold, scale = dropout
+    _norm_backward_kernel[(programs,)](
+        *(dy, dsum, h, weight, mean, rstd, seed, dx, dresidual, dweight, dbias),
+        *(h.stride(0), num_rows, num_columns, threshold, scale),
+        **_launch(config),
+    )
+
+
+def norm_backward_long(dy, dsum, h, weight, mean, rstd, dx, dresidual, dropout, config) -> None:
+    """Rows that do not fit.  Fills ``dx`` and ``dresidual``, each if given."""
+    num_rows, num_columns = h.shape
+    seed, threshold, scale = dropout
+    _norm_backward_long_kernel[(num_rows,)](
+        *(dy, dsum, h, weight, mean, rstd, seed, dx, dresidual),
+        *(h.stride(0), num_rows, num_columns, threshold, scale),
+        **_launch(config),
+    )
+
+
+def norm_columns(dy, h, mean, rstd, dweight, dbias, programs, config) -> None:
+    """Fills the partial ``dweight`` and ``dbias``, (programs, N), fp32, each if given."""
+    num_rows, num_columns = h.shape
+    _norm_columns_kernel[(triton.cdiv(num_columns, config.block_n), programs)](
+        *(dy, h, mean, rstd, dweight, dbias, h.stride(0), num_rows, num_columns),
+        **_launch(config),
+    )
+
+
+def norm_reduce(partial, gradient, config) -> None:
+    """``gradient`` (N,) is the sum of ``partial`` (programs, N)."""
+    num_partials, num_columns = partial.shape
+    _norm_reduce_kernel[(triton.cdiv(num_columns, config.block_n),)](
+        *(partial, gradient, num_partials, num_columns), **_launch(config)
+    )
