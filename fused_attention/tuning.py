@@ -81,6 +81,7 @@ class RowConfig(NamedTuple):
 # Norms: the most columns of a tile, its numbers, and how many of them a thread holds.
 _NORM = {
     "forward": (16384, 4096, 16),
+    "forward_long": (8192, 8192, 16),
     "backward": (4096, 4096, 8),
     "backward_long": (4096, 4096, 8),
     "columns": (64, 2048, 16),
@@ -88,6 +89,7 @@ _NORM = {
 }
 _NORM_INTERPRETED = {
     "forward": (2048, 2048, 16),
+    "forward_long": (2048, 2048, 16),
     "backward": (2048, 2048, 16),
     "backward_long": (2048, 2048, 16),
     "columns": (16384, 32768, 16),
@@ -96,17 +98,17 @@ _NORM_INTERPRETED = {
 
 
 def norm(kernel: str, num_columns: int, arch: str) -> RowConfig:
-    """For ``kernel`` forward, backward, backward_long, columns or reduce.
+    """For ``kernel`` forward, forward_long, backward, backward_long, columns or reduce.
 
-    A row longer than block_n does not fit into one tile.
+    Rows longer than block_n do not fit: those are for the long kernels, which take one at a time.
     """
     table = _NORM_INTERPRETED if arch == INTERPRETER else _NORM
     longest, numbers, per_thread = table[kernel]
     block_n = min(longest, max(16, 1 << (num_columns - 1).bit_length()))
-    block_m = max(1, numbers // block_n)
-    fits = kernel in ("columns", "reduce") or num_columns <= block_n
-    block_m = min(block_m, 16) if fits else 1
-    return RowConfig(block_m, block_n, max(1, min(16, block_m * block_n // (32 * per_thread))))
+    block_m = 1 if kernel.endswith("long") else max(1, min(16, numbers // block_n))
+    lanes = 64 if arch.startswith("gfx") else 32
+    num_warps = max(1, min(512 // lanes, block_m * block_n // (lanes * per_thread)))
+    return RowConfig(block_m, block_n, num_warps)
 
 
 def programs(device: torch.device) -> int:

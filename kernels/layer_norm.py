@@ -386,16 +386,24 @@ def _launch(config) -> dict:
     return dict(BLOCK_M=config.block_m, BLOCK_N=config.block_n, num_warps=config.num_warps)
 
 
-def norm_forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout, config) -> None:
-    """Fills ``y`` and ``rstd``; ``h`` if there is a residual; ``mean`` for LayerNorm, else None.
+def norm_forward(*args) -> None:
+    """Rows that fit; arguments as `norm_forward_long`'s."""
+    _forward(_norm_forward_kernel, *args)
 
-    ``x``, ``residual``: (M, N), columns adjacent; the rest contiguous.  ``dropout``: (seed or None,
-    threshold, scale).  ``config`` has block_m, block_n and num_warps.
+
+def norm_forward_long(*args) -> None:
+    """Rows that do not fit; arguments:
+
+    x, residual, weight, bias: (M, N) with adjacent columns, and (N,).
+    y, h, mean, rstd: are filled, ``h`` if there is a residual, ``mean`` for LayerNorm, else None.
+    eps; (seed or None, threshold, scale) of dropout; config with block_m, block_n and num_warps.
     """
+    _forward(_norm_forward_long_kernel, *args)
+
+
+def _forward(kernel, x, residual, weight, bias, y, h, mean, rstd, eps, dropout, config):
     num_rows, num_columns = x.shape
     seed, threshold, scale = dropout
-    fits = num_columns <= config.block_n
-    kernel = _norm_forward_kernel if fits else _norm_forward_long_kernel
     kernel[(triton.cdiv(num_rows, config.block_m),)](
         *(x, residual, weight, bias, seed, y, h, mean, rstd),
         *(x.stride(0), 0 if residual is None else residual.stride(0)),

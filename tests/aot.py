@@ -7,11 +7,13 @@ signatures, the specialisation on divisibility and the tile sizes are those of a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +53,8 @@ class Report:
     shared: int = 0
     matrix: int = 0
     waits: int = 0
+    vector_loads: int = 0
+    vector_stores: int = 0
     warnings: list[str] = field(default_factory=list)
     error: str = ""
 
@@ -103,7 +107,6 @@ def variants_of(stack: str, batch: int, heads: int, seqlen: int):
 def recorded_launch(case: Case, target: str):
     """The kernel, arguments and keywords that the launcher of a case would launch."""
     import torch
-    from triton.runtime.jit import JITFunction
 
     from fused_attention import philox, tuning
     from fused_attention.kernels import attention_backward, attention_forward
@@ -142,6 +145,17 @@ def recorded_launch(case: Case, target: str):
             q, k, v, do, lse, delta, variants[0].args[0].shape, 0, options
         ),
     }
+    with recorded_launches() as launches:
+        launchers[case.kernel]()
+    (launch,) = launches
+    return launch
+
+
+@contextlib.contextmanager
+def recorded_launches():
+    """The list of (kernel, arguments, keywords) launched meanwhile, which nothing runs."""
+    from triton.runtime.jit import JITFunction
+
     launches = []
 
     def record(self, *args, grid, warmup, **kwargs):
@@ -149,41 +163,53 @@ def recorded_launch(case: Case, target: str):
 
     run, JITFunction.run = JITFunction.run, record
     try:
-        launchers[case.kernel]()
+        yield launches
     finally:
         JITFunction.run = run
-    (launch,) = launches
-    return launch
 
 
-def compiled(case: Case, target: str):
-    """The compiled kernel of a case, from Triton's own binder and compiler."""
-    import triton
+def gpu_target(target: str):
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, make_backend
-    from triton.runtime.jit import create_function_from_signature
 
     if target.startswith("sm_"):
-        gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
-    else:
-        gpu = GPUTarget("hip", target, 64)
-    kernel, args, kwargs = recorded_launch(case, target)
-    backend = make_backend(gpu)
+        return GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+    return GPUTarget("hip", target, 64)
+
+
+def bound(launch, target: str):
+    """What Triton's own binder makes of a launch: signature, constants, attributes, options."""
+    from triton.compiler import make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    kernel, args, kwargs = launch
+    backend = make_backend(gpu_target(target))
     kwargs = {**kwargs, "debug": False}
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-    bound, specialization, options = bind(*args, **kwargs)
-    options, signature, constants, attributes = kernel._pack_args(
-        backend, kwargs, bound, specialization, options
-    )
-    source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=gpu, options=options.__dict__)
+    arguments, specialization, options = bind(*args, **kwargs)
+    options, *rest = kernel._pack_args(backend, kwargs, arguments, specialization, options)
+    return *rest, options
+
+
+def compiled(launch, target: str):
+    """The kernel of a launch, from Triton's own compiler."""
+    import triton
+    from triton.compiler import ASTSource
+
+    *specialised, options = bound(launch, target)
+    source = ASTSource(launch[0], *specialised)
+    return triton.compile(source, target=gpu_target(target), options=options.__dict__)
 
 
 def inspect(case: Case, target: str) -> Report:
-    """Compile a case and read registers, spills, shared memory and instructions off the result."""
+    """Compile a case and read off the result."""
+    return inspect_launch(case, target, recorded_launch(case, target))
+
+
+def inspect_launch(case, target: str, launch) -> Report:
+    """Registers, spills, shared memory and instructions of what a launch compiles to."""
     report = Report(case, target)
     try:
-        kernel = compiled(case, target)
+        kernel = compiled(launch, target)
     except Exception as error:  # the compiler's failures are results too
         report.error = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
         return report
@@ -202,6 +228,8 @@ def _read_amd(kernel, report):
     report.registers = count("vgpr_count")
     report.spilled = count("vgpr_spill_count")  # scalar registers spill into vector registers
     report.matrix = text.count("v_mfma")
+    report.vector_loads = len(re.findall(r"(?:global|buffer)_load_dwordx4", text))
+    report.vector_stores = len(re.findall(r"(?:global|buffer)_store_dwordx4", text))
 
 
 def _read_nvidia(kernel, report):
@@ -219,6 +247,8 @@ def _read_nvidia(kernel, report):
     report.spilled = len(re.findall(r"\b(?:STL|LDL)\b", sass))
     report.matrix = len(re.findall(rf"\b{MATRIX_INSTRUCTION[report.target]}\b", sass))
     report.waits = sass.count("WARPGROUP.DEPBAR")
+    report.vector_loads = len(re.findall(r"\bLDG\S*\.128\b|\bLDGSTS\S*\.128\b|UBLKCP", sass))
+    report.vector_stores = len(re.findall(r"\bSTG\S*\.128\b|UBLKCP", sass))
 
 
 def _tool(name: str, *arguments) -> str:
@@ -231,33 +261,47 @@ def _tool(name: str, *arguments) -> str:
     return done.stdout + done.stderr
 
 
-def inspect_all(jobs: list[tuple[Case, str]], workers: int | None = None):
+def inspect_all(jobs: list[tuple], workers: int | None = None, inspect: Callable = inspect):
     """Reports in the order of the jobs, compiled in parallel, each worker a fresh process."""
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         yield from pool.map(inspect, *zip(*jobs, strict=True))
 
 
-def main() -> int:
-    from rich.console import Console
+def table_of(title: str, reports):
+    """What a person reads."""
     from rich.table import Table
 
-    chosen = [c for c in cases() if not sys.argv[1:] or any(a in str(c) for a in sys.argv[1:])]
-    table = Table(title="Kernels compiled ahead of time")
-    for column in ("case", "target", "registers", "spilled", "shared", "matrix", "waits", "notes"):
-        table.add_column(column, justify="left" if column in ("case", "target") else "right")
-    jobs = [(case, target) for case in chosen for target in TARGETS]
-    for report in inspect_all(jobs):
+    table = Table(title=title)
+    columns = ("registers", "spilled", "shared", "matrix", "waits", "16-byte loads", "stores")
+    for column in ("case", "target", *columns, "notes"):
+        table.add_column(column, justify="right" if column in columns else "left")
+    for report in reports:
+        numbers = (report.registers, report.spilled, report.shared, report.matrix, report.waits)
+        vectors = (report.vector_loads, report.vector_stores)
         notes = report.error or " ".join(report.warnings)
-        table.add_row(
-            str(report.case),
-            report.target,
-            *map(str, (report.registers, report.spilled, report.shared)),
-            *map(str, (report.matrix, report.waits)),
-            notes,
-        )
-    Console(width=150).print(table)
+        table.add_row(str(report.case), report.target, *map(str, numbers + vectors), notes)
+    return table
+
+
+def main(words: list[str]) -> int:
+    from rich.console import Console
+
+    from . import aot_ops
+
+    def chosen(cases):
+        return [case for case in cases if not words or any(word in str(case) for word in words)]
+
+    console = Console(width=150)
+    jobs = [(case, target) for case in chosen(cases()) for target in TARGETS]
+    if jobs:
+        console.print(table_of("Attention, compiled ahead of time", inspect_all(jobs)))
+    problems = {target: chosen(aot_ops.problems(target)) for target in TARGETS}
+    jobs = [job for target in TARGETS for job in aot_ops.jobs(problems[target], target)]
+    if jobs:
+        reports = inspect_all(jobs, inspect=aot_ops.inspect)
+        console.print(table_of("Fused ops, compiled ahead of time", reports))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,12 +1,13 @@
 """What every kernel compiles to on GPUs that are not here: no spills, matrix instructions, fits.
 
 Seen failing on: tiles too large for the registers (spills), for shared memory, or too small for
-wgmma (no HGMMA); a body whose wgmmas ptxas serialises.
+wgmma (no HGMMA); a body whose wgmmas ptxas serialises; rows read element by element; a number of
+rows that is a constant of the kernel.
 """
 
 import pytest
 
-from . import aot
+from . import aot, aot_ops
 
 pytestmark = pytest.mark.aot
 
@@ -20,6 +21,8 @@ NO_MATRIX_INSTRUCTION = {  # 64 keys, the least it takes, spill with four operan
     ("key_gradient-bfloat16-d256-causal", "sm_90"),
     ("key_gradient-bfloat16-d256-causal", "sm_100"),
 }
+# Kernels of which the rows are inputs only: they store a number for each row or column.
+NO_ROWS_STORED = {"_norm_columns_kernel", "_norm_reduce_kernel"}
 
 
 @pytest.fixture(scope="module", params=aot.TARGETS)
@@ -58,3 +61,54 @@ def test_complaints_are_raised():
     assert len(complaints(report)) == 3
     assert complaints(aot.Report(case, "sm_90", matrix=32, waits=32))
     assert not complaints(aot.Report(case, "sm_90", matrix=32, waits=4))
+
+
+@pytest.mark.parametrize("target", aot.TARGETS)
+def test_every_op_compiles_well(target):
+    jobs = aot_ops.jobs(aot_ops.problems(target), target)
+    bad = [
+        f"{report.case}: {'; '.join(found)}"
+        for report in aot.inspect_all(jobs, inspect=aot_ops.inspect)
+        if (found := complaints_of_op(report))
+    ]
+    assert not bad, "\n".join(bad)
+
+
+def complaints_of_op(report: aot.Report) -> list[str]:
+    """No spills, fits, and where rows are contiguous 16 bytes at a time, on NVIDIA."""
+    found = [report.error] if report.error else []
+    if report.spilled:
+        found.append(f"spills {report.spilled} times")
+    if report.shared > aot.SHARED_LIMIT[report.target]:
+        found.append(f"needs {report.shared} bytes of shared memory")
+    if report.case.problem.contiguous and report.target.startswith("sm_"):
+        if not report.vector_loads:
+            found.append("loads less than 16 bytes at a time")
+        if not report.vector_stores and report.case.kernel not in NO_ROWS_STORED:
+            found.append("stores less than 16 bytes at a time")
+    return found
+
+
+def test_complaints_of_ops_are_raised():
+    def report(hidden, **found):
+        problem = aot_ops.OpProblem("layer_norm", "bfloat16", hidden)
+        launched = aot_ops.Launched(problem, "_norm_forward_kernel", 0)
+        return aot.Report(launched, "sm_90", **found)
+
+    assert len(complaints_of_op(report(64, spilled=1, shared=300_000))) == 4
+    assert not complaints_of_op(report(64, vector_loads=2, vector_stores=1))
+    assert not complaints_of_op(report(100))
+
+
+@pytest.mark.parametrize("problem", aot_ops.problems("sm_90"), ids=str)
+def test_the_number_of_rows_recompiles_nothing(problem):
+    compiled = {
+        rows: {
+            aot_ops.compiled_for(launch, "sm_90")
+            for launch in aot_ops.launches(problem, "sm_90", rows)
+        }
+        for rows in (1, 2, 16, 17, 48)
+    }
+    assert compiled[48], "nothing is launched"
+    for rows, kernels in compiled.items():
+        assert kernels == compiled[48], f"{rows} rows"

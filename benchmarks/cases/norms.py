@@ -80,7 +80,7 @@ def _liger(name: str):
     def norm(x, *parameters):
         from liger_kernel.transformers import functional
 
-        options = {"in_place": False} if name == "liger_rms_norm" else {}
+        options = {"in_place": False} if "rms" in name else {}
         return getattr(functional, name)(x, *parameters, EPS, **options)
 
     return norm

@@ -10,9 +10,14 @@ from ..kernels import layer_norm as kernels
 
 def forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed) -> None:
     """``mean`` of no elements means RMSNorm."""
-    config = tuning.norm("forward", x.shape[1], tuning.architecture(x.device))
+    arch, num_columns = tuning.architecture(x.device), x.shape[1]
+    config = tuning.norm("forward", num_columns, arch)
+    fits = num_columns <= config.block_n
+    if not fits:
+        config = tuning.norm("forward_long", num_columns, arch)
     residual = None if residual is None else _adjacent(residual)
-    kernels.norm_forward(
+    launch = kernels.norm_forward if fits else kernels.norm_forward_long
+    launch(
         *(_adjacent(x), residual, _vector(weight), _vector(bias), y, h, _given(mean), rstd, eps),
         *(_dropout(dropout_p, seed), config),
     )
