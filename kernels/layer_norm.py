@@ -75,6 +75,20 @@ def _normalised_input(
 
 
 @triton.jit
+def _pivot(x_ptr, residual_ptr, sum_ptr, rows, num_rows, stride_xm, stride_rm):
+    """A number near the mean of each row, (M, 1): its first, but for dropout.
+
+    Means are sums of what rows have beyond it: of nothing at all where they are constant.
+    """
+    offs = rows.to(tl.int64)
+    pivot = tl.load(x_ptr + offs * stride_xm, mask=rows < num_rows, other=0.0).to(tl.float32)
+    if residual_ptr is not None:
+        residual = tl.load(residual_ptr + offs * stride_rm, mask=rows < num_rows, other=0.0)
+        pivot = round_to(pivot + residual, sum_ptr.dtype.element_ty).to(tl.float32)
+    return tl.where(tl.abs(pivot) < float("inf"), pivot, 0.0)
+
+
+@triton.jit
 def _weighted(x, weight_ptr, offs_n, num_columns):
     if weight_ptr is not None:
         weight = tl.load(weight_ptr + offs_n, mask=offs_n < num_columns, other=0.0)
@@ -123,9 +137,11 @@ def _norm_forward_kernel(
         *(keep, dropout_threshold, dropout_scale, BLOCK_N),
     )  # (M, N)
     if CENTRED:
-        mean = tl.sum(h, 1) / num_columns
-        h = tl.where(keep, h - mean[:, None], 0.0)
-        tl.store(mean_ptr + offs_m, mean, mask=offs_m < num_rows)
+        pivot = _pivot(x_ptr, residual_ptr, sum_ptr, rows, num_rows, stride_xm, stride_rm)
+        h = tl.where(keep, h - pivot, 0.0)
+        mean = (tl.sum(h, 1) / num_columns)[:, None]
+        h = tl.where(keep, h - mean, 0.0)
+        tl.store(mean_ptr + rows, mean + pivot, mask=rows < num_rows)
     rstd = tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps)
     tl.store(rstd_ptr + offs_m, rstd, mask=offs_m < num_rows)
     y = _affine(h * rstd[:, None], weight_ptr, bias_ptr, offs_n, num_columns)
@@ -156,7 +172,11 @@ def _norm_forward_long_kernel(
 ):
     row = tl.program_id(0)
     rows = tl.full([1, 1], 0, tl.int32) + row
-    # Running mean and sum of squares around it, tiles merged as in Chan et al. 1979.
+    if CENTRED:
+        pivot = _pivot(x_ptr, residual_ptr, sum_ptr, rows, num_rows, stride_xm, stride_rm)
+    else:
+        pivot = tl.zeros([1, 1], tl.float32)
+    # Running mean beyond the pivot and squares around it, tiles merged as in Chan et al. 1979.
     mean = tl.zeros([1], tl.float32)
     squares = tl.zeros([1], tl.float32)
     for start_n in tl.range(0, num_columns, BLOCK_N):
@@ -167,6 +187,7 @@ def _norm_forward_long_kernel(
         )  # (1, N)
         if CENTRED:
             count = tl.minimum(num_columns - start_n, BLOCK_N).to(tl.float32)
+            h = tl.where(keep, h - pivot, 0.0)
             tile_mean = tl.sum(h, 1) / count
             h = tl.where(keep, h - tile_mean[:, None], 0.0)
             apart = tile_mean - mean
@@ -176,7 +197,7 @@ def _norm_forward_long_kernel(
         squares += tl.sum(h * h, 1)
     rstd = tl.rsqrt(squares / num_columns + eps)
     if CENTRED:
-        tl.store(mean_ptr + row + tl.arange(0, 1), mean)
+        tl.store(mean_ptr + rows, mean[:, None] + pivot)
     tl.store(rstd_ptr + row + tl.arange(0, 1), rstd)
 
     if residual_ptr is not None:  # what this program has stored is what is normalised
@@ -187,7 +208,8 @@ def _norm_forward_long_kernel(
         offs_n = start_n + tl.arange(0, BLOCK_N)
         keep = (offs_n < num_columns)[None, :]
         h = _tile(x_ptr, rows, offs_n, stride_xm, keep)  # (1, N)
-        y = _affine((h - mean[:, None]) * rstd[:, None], weight_ptr, bias_ptr, offs_n, num_columns)
+        y = (h - pivot - mean[:, None]) * rstd[:, None]
+        y = _affine(y, weight_ptr, bias_ptr, offs_n, num_columns)
         _store(y_ptr, rows, offs_n, num_columns, keep, y)
 
 

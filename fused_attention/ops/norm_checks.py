@@ -9,6 +9,7 @@ import torch
 
 from .checks import DTYPES
 from .errors import ShapeError
+from .layout import accumulator
 
 
 def check_input(name: str, x) -> None:
@@ -57,7 +58,7 @@ def check_parameter(name: str, parameter, x, normalized_shape, dtypes: Sequence)
 
 def check_affine(weight, bias, x, normalized_shape) -> None:
     """LayerNorm's weight and bias: of x's dtype or, for half precision, fp32; both alike."""
-    wide = torch.float32 if x.dtype.itemsize == 2 else x.dtype
+    wide = accumulator(x.dtype)
     check_parameter("weight", weight, x, normalized_shape, (x.dtype, wide))
     dtypes = (x.dtype, wide) if weight is None else (weight.dtype,)
     check_parameter("bias", bias, x, normalized_shape, dtypes)
@@ -79,9 +80,9 @@ def check_residual(x: torch.Tensor, residual) -> None:
             f"residual: expected the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
         )
     check_device("residual", residual, x)
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = accumulator(x.dtype)
     if residual.dtype not in (x.dtype, wide):
-        raise TypeError(f"residual: expected dtype {x.dtype} or {wide}, got {residual.dtype}")
+        raise TypeError(f"residual: expected {x.dtype}, that of x, or {wide}, got {residual.dtype}")
 
 
 def check_device(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
