@@ -105,17 +105,17 @@ def norm(kernel: str, num_columns: int, arch: str) -> RowConfig:
     table = _NORM_INTERPRETED if arch == INTERPRETER else _NORM
     longest, numbers, per_thread = table[kernel]
     block_n = min(longest, max(16, 1 << (num_columns - 1).bit_length()))
-    block_m = 1 if kernel.endswith("long") else max(1, min(16, numbers // block_n))
+    block_m = 1 if kernel.endswith("long") else max(1, min(64, numbers // block_n))
     lanes = 64 if arch.startswith("gfx") else 32
     num_warps = max(1, min(512 // lanes, block_m * block_n // (lanes * per_thread)))
     return RowConfig(block_m, block_n, num_warps)
 
 
-def programs(device: torch.device) -> int:
-    """How many programs, each with a share of all rows, keep a device busy."""
+def programs(device: torch.device, num_warps: int) -> int:
+    """How many programs of so many warps, each with a share of all rows, keep a device busy."""
     if device.type == "cpu":
         return 2
-    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    return torch.cuda.get_device_properties(device).multi_processor_count * max(1, 32 // num_warps)
 
 
 def architecture(device: torch.device) -> str:

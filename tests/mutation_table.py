@@ -436,13 +436,13 @@ NORMS = (
         f"{OPS}norm.py",
         "num_rows, dtype = x.shape[0], accumulator(x.dtype)",
         "num_rows, dtype = x.shape[0], x.dtype",
-        op("hostile_inputs", "shifted-layer_norm"),
+        op("hostile_inputs", "shifted-layer_norm_fp32_parameters"),
     ),
     Mutation(
         "bf16 statistics, kept in fp32",
         NORM,
-        _SUM_OF_SQUARES,
-        "    rstd = round_to(tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps), tl.bfloat16)\n",
+        "rstd = tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps)",
+        "rstd = round_to(tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps), tl.bfloat16)",
         norm("statistics_are_fp32[*-layer_norm]"),
     ),
     Mutation(
@@ -450,14 +450,14 @@ NORMS = (
         NORM_TRITON,
         "h.new_empty(programs, num_columns, dtype=torch.float32)",
         "h.new_empty(programs, num_columns)",
-        norm("sums_over_many_rows_are_fp32[*]"),
+        norm("sums_over_rows_are_fp32[interpreted]"),
     ),
     Mutation(
         "rows summed in the input's dtype",
         NORM,
         "            dbias += dy\n        g = ",
         "            dbias = round_to(dbias + dy, tl.bfloat16).to(tl.float32)\n        g = ",
-        norm("sums_over_many_rows_are_fp32[*]"),
+        norm("sums_over_rows_are_fp32[interpreted]"),
     ),
     Mutation(
         "a program's share of rows cut short",
@@ -483,8 +483,8 @@ NORMS = (
     Mutation(
         "dropout mask not drawn again",
         NORM,
-        "        dx = _dropped(dh, seed_ptr, rows, start_n, dropout_threshold, dropout_scale, BLOCK_N)",
-        "        dx = dh",
+        "dx = _dropped(dh, seed_ptr, rows,",
+        "dx = _dropped(dh, None, rows,",
         op("outputs_and_gradients", "add_layer_norm_dropout"),
     ),
     Mutation(
@@ -513,7 +513,7 @@ NORMS = (
         NORM,
         "        h = round_to(h, sum_ptr.dtype.element_ty).to(tl.float32)\n",
         "",
-        norm("constant_rows_are_exactly_the_bias[*float16-*]"),
+        norm("what_is_normalised_is_the_sum_as_it_is_returned[add_layer_norm-interpreted]"),
     ),
     Mutation(
         "a weight read as if contiguous",
@@ -524,7 +524,7 @@ NORMS = (
     ),
     torch(
         "another mask on the torch path",
-        NORM_TORCH,
+        f"{OPS}norm_torch.py",
         "kept = philox.keep(seed, 0, 0, row, column, dropout_p)",
         "kept = philox.keep(seed, 0, 1, row, column, dropout_p)",
         op("outputs_and_gradients", "add_layer_norm_dropout", "torch"),
@@ -537,10 +537,10 @@ NORMS = (
         op("operators_compute_where_aten_serves", "layer_norm", "torch"),
     ),
     torch(
-        "a fake in the wrong dtype",
+        "a fake in another layout",
         f"{OPS}norm.py",
-        "    return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centred)",
-        "    return x.new_empty(x.shape), *_empty_statistics(x.half(), centred)",
+        "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centred)",
+        "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centred)",
         op("opcheck", "layer_norm", "torch"),
     ),
     torch(

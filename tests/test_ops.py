@@ -213,10 +213,12 @@ def test_compile_without_graph_breaks(device, case, through_operators, monkeypat
         traced_through_operators(monkeypatch, device)
     torch._dynamo.reset()
     compiled = torch.compile(case.op, fullgraph=True, backend="aot_eager")
-    question = ask(case, problem_of(device, middle(case)[0]))
-    found, eager = evaluate(compiled, question), evaluate(case.op, question)
-    for name, x in eager.items():
-        torch.testing.assert_close(found[name], x, msg=lambda text, name=name: f"{name}: {text}")
+    for more_rows in (0, 2):  # the second time their number is symbolic
+        rows, *problem = problem_of(device, middle(case)[0])
+        question = ask(case, Problem(rows + more_rows, *problem))
+        found, eager = evaluate(compiled, question), evaluate(case.op, question)
+        for name, x in eager.items():
+            torch.testing.assert_close(found[name], x, msg=lambda text, n=name: f"{n}: {text}")
 
 
 @every_leg

@@ -37,8 +37,8 @@ def add_layer_norm(
             normed alone, as blocks that normalise their output do.
 
     Returns:
-        ``normed`` in the dtype of x, ``new_residual`` in that of residual, which is what is
-        normalised: rounded first, as unfused code does.
+        ``normed`` in the dtype `layer_norm` returns for x; ``new_residual`` in that of residual,
+        which is what is normalised: rounded first, as unfused code does.
 
     Raises:
         ValueError, TypeError, NotImplementedError: as `layer_norm` does.

@@ -27,8 +27,8 @@ def layer_norm(
     Args:
         x: (..., *normalized_shape); fp16, bf16, fp32 or fp64.
         normalized_shape: the dimensions that are normalised together.
-        weight, bias: of shape normalized_shape, in the dtype of x, or both fp32 where x is in half
-            precision.
+        weight, bias: of shape normalized_shape, in the dtype of x; or in fp32 where x is in half
+            precision, a bias only together with a weight.
         eps: added to the variance; positive.
 
     Returns:

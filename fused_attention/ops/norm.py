@@ -53,7 +53,7 @@ def flat(parameter):
 def result_dtype(x) -> torch.dtype:
     """Of x, but fp32 under autocast on CUDA: there, and there only, norms are on its list."""
     autocast = x.is_cuda and torch.is_autocast_enabled("cuda")
-    return torch.float32 if autocast else x.dtype
+    return torch.float32 if autocast and x.dtype != torch.float64 else x.dtype
 
 
 def _path(x):

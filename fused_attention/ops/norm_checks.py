@@ -57,11 +57,10 @@ def check_parameter(name: str, parameter, x, normalized_shape, dtypes: Sequence)
 
 
 def check_affine(weight, bias, x, normalized_shape) -> None:
-    """LayerNorm's weight and bias: of x's dtype or, for half precision, fp32; both alike."""
-    wide = accumulator(x.dtype)
-    check_parameter("weight", weight, x, normalized_shape, (x.dtype, wide))
-    dtypes = (x.dtype, wide) if weight is None else (weight.dtype,)
-    check_parameter("bias", bias, x, normalized_shape, dtypes)
+    """The weight is of x's dtype or, for half precision, fp32; the bias like it, or else like x."""
+    check_parameter("weight", weight, x, normalized_shape, (x.dtype, accumulator(x.dtype)))
+    dtype = x.dtype if weight is None else weight.dtype
+    check_parameter("bias", bias, x, normalized_shape, (dtype,))
 
 
 def check_eps(eps) -> None:

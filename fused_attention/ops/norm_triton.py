@@ -33,7 +33,7 @@ def backward(
     fits = num_columns <= config.block_n
     if not fits:
         config = tuning.norm("columns", num_columns, arch)
-    programs = min(-(-num_rows // config.block_m), tuning.programs(h.device))
+    programs = min(-(-num_rows // config.block_m), tuning.programs(h.device, config.num_warps))
     partials = [
         h.new_empty(programs, num_columns, dtype=torch.float32) if x.numel() else None
         for x in (dweight, dbias)
