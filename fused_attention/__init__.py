@@ -3,8 +3,12 @@
 from . import reference
 from .ops.add_norm import add_layer_norm, add_rms_norm
 from .ops.attention import attention
+from .ops.bias_gelu import bias_gelu
+from .ops.gelu import gelu
+from .ops.glu import geglu, swiglu
 from .ops.layer_norm import layer_norm
 from .ops.rms_norm import rms_norm
+from .ops.rotary import apply_rotary, rotary_tables
 from .ops.scaled_dot_product_attention import scaled_dot_product_attention
 from .variants import (
     Variant,
@@ -30,17 +34,23 @@ __all__ = [
     "add_rms_norm",
     "alibi",
     "alibi_slopes",
+    "apply_rotary",
     "attention",
     "bias",
+    "bias_gelu",
     "causal",
     "define_variant",
     "document",
+    "geglu",
+    "gelu",
     "key_padding",
     "layer_norm",
     "mask",
     "reference",
     "rms_norm",
+    "rotary_tables",
     "scaled_dot_product_attention",
     "sliding_window",
     "softcap",
+    "swiglu",
 ]

@@ -19,6 +19,23 @@ class Config(NamedTuple):
     num_stages: int
 
 
+class Flat(NamedTuple):
+    block: int
+    num_warps: int
+
+
+class Tile(NamedTuple):
+    block_rows: int
+    block_columns: int
+    num_warps: int
+
+
+class Rotary(NamedTuple):
+    block_positions: int
+    heads: int
+    num_warps: int
+
+
 INTERPRETER = "interpreter"
 _INTERPRETED = Config(64, 32, 4, 1)  # small, so that small problems have tiles of every kind
 
@@ -116,6 +133,33 @@ def programs(device: torch.device, num_warps: int) -> int:
     if device.type == "cpu":
         return 2
     return torch.cuda.get_device_properties(device).multi_processor_count * max(1, 32 // num_warps)
+
+
+# Numbers a program of a pointwise kernel takes: one load of 16 bytes a thread in 16-bit, or two.
+_TILE, _FLAT = 1024, 2048
+# Programs of a sum over the rows, however many rows there are.
+_REDUCING = 1024
+
+
+def pointwise() -> Flat:
+    """For numbers in the order they lie in memory."""
+    return Flat(_FLAT, 4)
+
+
+def tile(columns: int) -> Tile:
+    """For a matrix with so many columns; the number of its rows changes nothing."""
+    block = min(_TILE, 1 << max(0, columns - 1).bit_length())
+    return Tile(_TILE // block, block, 4)
+
+
+def reducing_programs(rows: int, columns: int, config: Tile) -> int:
+    """How many programs share the row tiles of a sum over the rows."""
+    column_tiles = -(-columns // config.block_columns)
+    return max(1, min(-(-rows // config.block_rows), _REDUCING // column_tiles))
+
+
+def rotary() -> Rotary:
+    return Rotary(16, 8, 4)
 
 
 def architecture(device: torch.device) -> str:

@@ -1,5 +1,7 @@
 """Memory layout of results, and the dtypes they are accumulated in."""
 
+import math
+
 import torch
 
 
@@ -29,3 +31,18 @@ def conform(x: torch.Tensor, layout: torch.Tensor) -> torch.Tensor:
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """The dtype of sums and statistics: fp64 for fp64 inputs, otherwise fp32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def pointwise_like(x: torch.Tensor) -> torch.Tensor:
+    """Uninitialised, laid out as PyTorch lays out a pointwise function of ``x``.
+
+    In the order of ``x`` if that fills its memory (contiguous, channels last, any permutation).
+    """
+    return x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)
+
+
+def as_rows(x: torch.Tensor) -> torch.Tensor:
+    """(rows, columns) with contiguous columns: a view where strides allow, otherwise a copy."""
+    x = torch.atleast_1d(x)
+    x = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

@@ -1,0 +1,68 @@
+"""Rotary position embedding in PyTorch operations."""
+
+from __future__ import annotations
+
+import torch
+
+# Numbers of a chunk of positions: the temporaries of turning it stay in the cache.
+_CHUNK = 2**18
+
+
+def rows(cos, sin, positions, seqlen: int):
+    """The rows of the tables at each position, (batch or 1, 1, seqlen, rotary_dim // 2)."""
+    if positions is None:
+        return cos[None, None, :seqlen], sin[None, None, :seqlen]
+    batch = positions.shape[0] if positions.ndim == 2 else 1
+    shape = (batch, 1, seqlen, cos.shape[1])
+    return tuple(x.index_select(0, positions.flatten()).view(shape) for x in (cos, sin))
+
+
+def rotated(x, cos, sin, interleaved: bool):
+    """``x`` (batch, heads, seqlen, head_dim) turned by `rows`; sums and products in fp32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = cos.to(dtype), sin.to(dtype)
+    half = cos.shape[-1]
+    turning, rest = x[..., : 2 * half].to(dtype), x[..., 2 * half :]
+    if interleaved:
+        x1, x2 = turning[..., 0::2], turning[..., 1::2]
+    else:
+        x1, x2 = turning[..., :half], turning[..., half:]
+    y1 = torch.addcmul(x1 * cos, x2, sin, value=-1).to(x.dtype)
+    y2 = torch.addcmul(x2 * cos, x1, sin).to(x.dtype)
+    if interleaved:
+        return torch.cat((torch.stack((y1, y2), -1).flatten(-2), rest), -1)
+    return torch.cat((y1, y2, rest), -1)
+
+
+def rotate(x, cos, sin, interleaved: bool):
+    """`rotated`, chunk by chunk, differentiable by turning back: half of autograd's time."""
+    if torch.compiler.is_compiling():
+        return rotated(x, cos, sin, interleaved)
+    return _Rotation.apply(x, cos, sin, interleaved)
+
+
+class _Rotation(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, cos, sin, interleaved):
+        batch, heads, _, head_dim = x.shape
+        positions = max(1, _CHUNK // max(1, batch * heads * head_dim))
+        chunks = zip(*(tensor.split(positions, 2) for tensor in (x, cos, sin)), strict=True)
+        turned = [rotated(*chunk, interleaved) for chunk in chunks]
+        return turned[0] if len(turned) == 1 else torch.cat(turned, 2)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, cos, sin, ctx.interleaved = inputs
+        ctx.save_for_backward(cos, sin)
+        ctx.save_for_forward(cos, sin)
+
+    @staticmethod
+    def backward(ctx, dy):
+        cos, sin = ctx.saved_tensors
+        return _Rotation.apply(dy, cos, -sin, ctx.interleaved), None, None, None
+
+    @staticmethod
+    def jvp(ctx, dx, *_):
+        return _Rotation.apply(dx, *ctx.saved_tensors, ctx.interleaved)
