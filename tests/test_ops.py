@@ -249,8 +249,9 @@ def test_derivatives_that_do_not_exist_are_refused(device, case, monkeypatch):
         first = outputs[0] if isinstance(outputs, tuple) else outputs
         x = next(x for x in inputs if _is_floating(x))
         (gradient,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
-        with pytest.raises(NotImplementedError, match="double backward"):
-            gradient.sum().backward()
+        if not case.double_backward:
+            with pytest.raises(NotImplementedError, match="double backward"):
+                gradient.sum().backward()
         rest = [x.detach() if _is_floating(x) else x for x in question.inputs]
         at = next(i for i, x in enumerate(rest) if _is_floating(x))
 

@@ -40,6 +40,7 @@ class Case:
         flops: (problem, backward) -> arithmetic, by the textbook count.
         bytes: (problem, backward) -> memory traffic that no implementation avoids.
         liger: the same op of Liger, imported where it is called; None if it has none.
+        double_backward: whether the operator's gradient has one itself.
         sizes: hidden sizes it is tested at, those that make sense for it.
     """
 
@@ -50,4 +51,5 @@ class Case:
     flops: Callable[[Problem, bool], int]
     bytes: Callable[[Problem, bool], int]
     liger: Callable | None = None
+    double_backward: bool = False
     sizes: tuple[int, ...] = SIZES
