@@ -20,17 +20,23 @@ class Config(NamedTuple):
 
 
 class Flat(NamedTuple):
+    """A program of a pointwise kernel: so many numbers, wherever rows end."""
+
     block: int
     num_warps: int
 
 
 class Tile(NamedTuple):
+    """A program of a pointwise kernel that must know its columns."""
+
     block_rows: int
     block_columns: int
     num_warps: int
 
 
 class Rotary(NamedTuple):
+    """A program of the rotary kernel: so many positions of so many heads, one after another."""
+
     block_positions: int
     heads: int
     num_warps: int
@@ -135,7 +141,7 @@ def programs(device: torch.device, num_warps: int) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count * max(1, 32 // num_warps)
 
 
-# Numbers a program of a pointwise kernel takes: one load of 16 bytes a thread in 16-bit, or two.
+# Numbers of a pointwise program: in 16-bit, one load of 16 bytes a thread for a tile, else two.
 _TILE, _FLAT = 1024, 2048
 # Programs of a sum over the rows, however many rows there are.
 _REDUCING = 1024

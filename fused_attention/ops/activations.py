@@ -6,14 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from .checks import DTYPES
-
-
-class ChoiceError(ValueError, RuntimeError):
-    """An argument is none of its choices; PyTorch's own calls raise RuntimeError."""
-
-
-class DtypeError(TypeError, NotImplementedError):
-    """A dtype that cannot be computed in; PyTorch's own calls raise NotImplementedError."""
+from .errors import ChoiceError, DtypeError
 
 
 def check_approximate(approximate) -> None:
