@@ -21,7 +21,7 @@ def _turn(x1, x2, cos, sin):
     return x1 * cos - x2 * sin, x2 * cos + x1 * sin
 
 
-@triton.jit(do_not_specialize=["S", "L"])
+@triton.jit(do_not_specialize=["stride_pb", "stride_ps", "S", "L"])
 def _rotary_kernel(
     q_ptr,
     k_ptr,

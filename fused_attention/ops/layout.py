@@ -43,6 +43,9 @@ def pointwise_like(x: torch.Tensor) -> torch.Tensor:
 
 def as_rows(x: torch.Tensor) -> torch.Tensor:
     """(rows, columns) with contiguous columns: a view where strides allow, otherwise a copy."""
-    x = torch.atleast_1d(x)
-    x = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    x = torch.atleast_2d(x)
+    while x.ndim > 2 and x.shape[0] == 1:
+        x = x[0]  # a single row keeps its stride, for which kernels are compiled
+    if x.ndim > 2:
+        x = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
