@@ -4,9 +4,12 @@ from . import reference
 from .ops.add_norm import add_layer_norm, add_rms_norm
 from .ops.attention import attention
 from .ops.bias_gelu import bias_gelu
+from .ops.copy_blocks import copy_blocks
 from .ops.gelu import gelu
 from .ops.glu import geglu, swiglu
 from .ops.layer_norm import layer_norm
+from .ops.paged_append import paged_append
+from .ops.paged_attention import paged_attention
 from .ops.rms_norm import rms_norm
 from .ops.rotary import apply_rotary, rotary_tables
 from .ops.scaled_dot_product_attention import scaled_dot_product_attention
@@ -39,6 +42,7 @@ __all__ = [
     "bias",
     "bias_gelu",
     "causal",
+    "copy_blocks",
     "define_variant",
     "document",
     "geglu",
@@ -46,6 +50,8 @@ __all__ = [
     "key_padding",
     "layer_norm",
     "mask",
+    "paged_append",
+    "paged_attention",
     "reference",
     "rms_norm",
     "rotary_tables",

@@ -42,9 +42,13 @@ def define(
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
-    torch.library.register_autograd(
-        qualified, autograd or _refusal(name, instead), setup_context=setup_context, lib=_LIBRARY
-    )
+    if "!" not in schema:  # what mutates its arguments can have no gradient
+        torch.library.register_autograd(
+            qualified,
+            autograd or _refusal(name, instead),
+            setup_context=setup_context,
+            lib=_LIBRARY,
+        )
     operator = getattr(torch.ops.fused_attention, name)
     if flops is not None:
         register_flop_formula(operator)(flops)

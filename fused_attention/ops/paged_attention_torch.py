@@ -1,0 +1,96 @@
+"""Paged attention without Triton: a sequence at a time, its visible pages gathered.
+
+A sequence is treated as one of a batch that shares its tensors (a stride of 0), so that variants
+see its index and everything else is that of dense attention.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..variants.base import Variant
+from . import attention_aten as aten
+from . import attention_online as online
+from .kv_storage import LARGEST, dequantise
+from .layout import accumulator
+from .paged_checks import Lengths
+from .tiles import Problem, Tile, key_bounds, rows_per_tile
+
+_CHUNK_SCORES = 1 << 19
+_ONLINE_ROWS = 256
+_ATEN_ROWS = 512
+
+
+def forward(
+    q, kv, scales, block_table, lengths: Lengths, variants: tuple[Variant, ...], scale: float
+):
+    """Output (tokens, H, D) in the dtype of q, and LSE (tokens, H)."""
+    out = q.new_empty(q.shape)
+    lse = q.new_empty(q.shape[:2], dtype=accumulator(q.dtype))
+    num_seqs, ends = len(lengths.seq_lens), lengths.cu_seqlens_q
+    for b, seqlen_k in enumerate(lengths.seq_lens):
+        rows = slice(ends[b], ends[b + 1])
+        seqlen_q = rows.stop - rows.start
+        problem = Problem(num_seqs, q.shape[1], seqlen_q, seqlen_k, q.device)
+        out_b, lse_b = (x[rows].transpose(0, 1)[None] for x in (out, lse))  # (1, H, M, ...)
+        seen = key_bounds(problem, variants, b, 0, seqlen_q - 1) if seqlen_q else (0, 0)
+        if 0 in (*out_b.shape, seqlen_k) or seen[0] >= seen[1]:
+            out_b.fill_(0)
+            lse_b.fill_(-math.inf)
+            continue
+        k, v = _gather(kv, scales, block_table[b], seen[0], seqlen_k, q.dtype)
+        q_b = q[rows].to(k.dtype).transpose(0, 1)[None]
+        _sequence(q_b, k, v, problem, b, variants, scale, out_b, lse_b)
+    return out, lse
+
+
+def _gather(kv, scales, blocks, first: int, seqlen_k: int, dtype):
+    """Keys and values of a sequence, (1, K, N, D); pages before that of key ``first`` unwritten.
+
+    In the dtype of q; quantised ones in fp32.
+    """
+    page_size = kv.shape[2]
+    skipped = first // page_size
+    blocks = blocks[skipped : -(-seqlen_k // page_size)].long()
+    sides = []
+    for side in range(2):
+        pages = kv[:, side].index_select(0, blocks)
+        if kv.dtype in LARGEST:
+            each = scales[side] if scales.ndim == 2 else scales[:, side].index_select(0, blocks)
+            pages = dequantise(pages, each)
+        else:
+            pages = pages.to(dtype)
+        if skipped:
+            whole = pages.new_empty(skipped + blocks.shape[0], *pages.shape[1:])
+            whole[skipped:] = pages
+            pages = whole
+        sides.append(pages.flatten(0, 1)[:seqlen_k].transpose(0, 1)[None])
+    return sides
+
+
+def _sequence(q, k, v, problem: Problem, b: int, variants, scale: float, out, lse) -> None:
+    """Fill ``out`` and ``lse``, (1, H, M, ...), with the attention of sequence ``b``."""
+    use_aten = aten.can_express(q, v, variants, None)
+    if use_aten and aten.in_one_call(q, k, variants, scale):
+        results = aten.forward_whole(q, k, v, bool(variants), scale)
+        out.copy_(results[0])
+        lse.copy_(results[1])
+        return
+    seqlen_q, heads = problem.seqlen_q, problem.num_heads
+    q, k, v = (x.expand(problem.batch, -1, -1, -1) for x in (q, k, v))
+    step = rows_per_tile(problem, variants, _ATEN_ROWS if use_aten else _ONLINE_ROWS)
+    keys = max(128, _CHUNK_SCORES // (heads * min(step, seqlen_q)) // 4 * 4)
+    for start in range(0, seqlen_q, step):
+        rows = slice(start, min(start + step, seqlen_q))
+        bounds = key_bounds(problem, variants, b, rows.start, rows.stop - 1)
+        tile = Tile(slice(b, b + 1), rows, *bounds)
+        if tile.lo >= tile.hi:
+            out[:, :, rows], lse[:, :, rows] = 0, -math.inf
+        elif use_aten:
+            results = aten.forward(q, k, v, variants, scale, tile)
+            out[:, :, rows], lse[:, :, rows] = results
+        else:
+            results = online.forward(q, k, v, variants, scale, None, tile, keys)
+            out[:, :, rows], lse[:, :, rows] = results
