@@ -43,7 +43,19 @@ class Rotary(NamedTuple):
 
 
 INTERPRETER = "interpreter"
-_INTERPRETED = Config(64, 32, 4, 1)  # small, so that small problems have tiles of every kind
+# Small, so that small problems have tiles of every kind.
+_INTERPRETED = Config(64, 32, 4, 1)
+_INTERPRETED_DECODE = Config(16, 32, 4, 1)
+
+# What programs of kernels/kv_cache.py handle: numbers of one token, and of one block.
+APPEND_ELEMENTS = 4096
+COPY_ELEMENTS = 4096
+
+# A decoding program waits for memory: several of them keep a multiprocessor's loads in flight.
+# One that has many rows to compute needs no company.  Fewer keys are not worth another program.
+_DECODING_PROGRAMS = 4
+_KEYS_PER_SPLIT = 256
+MAX_SPLITS = 128
 
 # 16-bit inputs: (block_m, block_n, num_warps, num_stages) for head_dim up to 64, 128 and 256.
 _HALF = {
@@ -71,6 +83,18 @@ _HALF = {
         "sm_100": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 32, 8, 1)),
         "gfx942": ((64, 64, 8, 1), (64, 64, 8, 1), (32, 32, 4, 1)),
     },
+    "paged_decode": {
+        "sm_80": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 32, 4, 2)),
+        "sm_90": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 2)),
+        "sm_100": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 2)),
+        "gfx942": ((16, 64, 4, 2), (16, 64, 4, 2), (16, 32, 4, 2)),
+    },
+    "paged_prefill": {
+        "sm_80": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 32, 8, 2)),
+        "sm_90": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2)),
+        "sm_100": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2)),
+        "gfx942": ((64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 8, 2)),
+    },
 }
 
 # fp32 inputs, the same on every GPU: there are no matrix units to feed, only registers to spare.
@@ -79,16 +103,18 @@ _SINGLE = {
     "key_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
     "query_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
     "argument_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+    "paged_decode": ((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+    "paged_prefill": ((32, 32, 4, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
 }
 
 
 def config(kernel: str, head_dim: int, dtype: torch.dtype, arch: str) -> Config:
-    """For ``kernel`` forward, key_gradient, query_gradient or argument_gradient.
+    """For ``kernel`` forward, key_gradient, query_gradient, argument_gradient or paged_*.
 
     ``head_dim`` is the larger of q's and v's; ``arch`` comes from `architecture`.
     """
     if arch == INTERPRETER:
-        return _INTERPRETED
+        return _INTERPRETED_DECODE if kernel == "paged_decode" else _INTERPRETED
     sizes = _SINGLE[kernel] if dtype == torch.float32 else _HALF[kernel][_family(arch)]
     return Config(*sizes[0 if head_dim <= 64 else 1 if head_dim <= 128 else 2])
 
@@ -166,6 +192,39 @@ def reducing_programs(rows: int, columns: int, config: Tile) -> int:
 
 def rotary() -> Rotary:
     return Rotary(16, 8, 4)
+
+
+def paged(
+    head_dim: int, group: int, queries: int, page_size: int, dtype: torch.dtype, arch: str
+) -> Config:
+    """For attention over pages: ``queries`` of a sequence, ``group`` query heads on a key head.
+
+    block_m holds the heads of at least one token, block_n divides the page.
+    """
+    kernel = "paged_decode" if queries == 1 or queries * group <= 16 else "paged_prefill"
+    found = config(kernel, head_dim, dtype, arch)
+    return found._replace(
+        block_m=max(found.block_m, 1 << (group - 1).bit_length()),
+        block_n=min(found.block_n, page_size & -page_size),
+    )
+
+
+def splits(programs: int, keys: int, block_m: int, device: torch.device) -> int:
+    """Among how many programs to divide a sequence's keys, given how many there are without.
+
+    Only shapes are known on the host: ``keys`` is what the table has room for, and shorter
+    sequences leave some splits with little or nothing.
+    """
+    if device.type == "cpu":
+        return 1
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    wanted = multiprocessors * (_DECODING_PROGRAMS if block_m <= 16 else 1) // programs
+    return max(1, min(wanted, keys // _KEYS_PER_SPLIT, MAX_SPLITS))
+
+
+def has_e4m3(arch: str) -> bool:
+    """Whether 8-bit floats are a type there; the others read them as bytes."""
+    return arch.startswith("sm_") and int(arch.removeprefix("sm_")) >= 89
 
 
 def architecture(device: torch.device) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .. import _triton
+from .. import _triton, tuning
 from . import paged_checks as checks
 from .kv_storage import FLOATS, LARGEST
 from .registration import define
@@ -43,13 +43,13 @@ def _copy(kv, pairs):
         checks.check_pairs(pairs, kv.shape[0])
     if pairs.shape[0] == 0 or kv.numel() == 0:
         return
+    stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
     if _triton.serves(kv):
         from ..kernels import kv_cache
 
         with torch.cuda.device_of(kv):
-            kv_cache.copy_blocks(kv, pairs)
+            kv_cache.copy_blocks(stored, pairs, tuning.COPY_ELEMENTS)
         return
-    stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
     stored[pairs[:, 1]] = stored[pairs[:, 0]]
 
 

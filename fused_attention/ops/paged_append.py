@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .. import _triton
+from .. import _triton, tuning
 from . import paged_checks as checks
 from .kv_storage import FLOATS, LARGEST, quantise, token_scales
 from .registration import define
@@ -58,11 +58,15 @@ def paged_append(
 def _append(k, v, kv, slot_mapping, scales):
     if k.device.type == "cpu":
         checks.check_slots(slot_mapping, kv)
+    if k.shape[0] == 0 or kv.numel() == 0:
+        return
     if _triton.serves(k):
         from ..kernels import kv_cache
 
+        largest = LARGEST.get(kv.dtype, 0.0)
+        stored = kv.view(torch.uint8) if kv.dtype == torch.float8_e4m3fn else kv
         with torch.cuda.device_of(k):
-            kv_cache.append(k, v, kv, slot_mapping, scales)
+            kv_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
         return
     written = slot_mapping >= 0
     if not written.all():

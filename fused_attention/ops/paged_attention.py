@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .. import _triton
+from .. import _triton, tuning
 from ..variants.base import Shape, Variant, as_variants, decode, encode
 from ..variants.causal import causal
 from . import paged_attention_torch
@@ -76,9 +76,9 @@ def paged_attention(
     check_scalars(scale, 0.0)
     checks.check_storage(kv, scales)
     _check_queries(q, kv)
-    _check_metadata(kv, block_table, seq_lens, cu_seqlens_q)
+    _check_metadata(q.shape[0], kv, block_table, seq_lens, cu_seqlens_q)
     _check_count("max_seqlen_q", max_seqlen_q, None)
-    _check_count("num_splits", num_splits, checks.MAX_SPLITS)
+    _check_count("num_splits", num_splits, tuning.MAX_SPLITS)
     _check_variants(q, kv, block_table, variants, max_seqlen_q)
     checks.check_no_gradient("paged_attention", q=q, kv=kv)
     scale = 1 / math.sqrt(q.shape[2]) if scale is None else float(scale)
@@ -97,7 +97,7 @@ def _check_queries(q, kv) -> None:
         raise ValueError(f"kv: expected a number of heads that divides q's {heads}, got {kv_heads}")
 
 
-def _check_metadata(kv, block_table, seq_lens, cu_seqlens_q) -> None:
+def _check_metadata(num_tokens, kv, block_table, seq_lens, cu_seqlens_q) -> None:
     integers = (torch.int32,)
     checks.check_tensor("block_table", block_table, integers, "(num_seqs, max_blocks)", kv)
     checks.check_contiguous("block_table", block_table)
@@ -113,6 +113,8 @@ def _check_metadata(kv, block_table, seq_lens, cu_seqlens_q) -> None:
                 f"got {tuple(x.shape)}"
             )
         checks.check_contiguous(name, x)
+    if num_seqs == 0 and num_tokens > 0:
+        raise ValueError(f"block_table: expected rows for {num_tokens} tokens of q, got none")
 
 
 def _check_count(name: str, count, most: int | None) -> None:
@@ -149,8 +151,7 @@ def _forward(
         from . import paged_attention_triton
 
         if lengths is not None and max_q is None:
-            ends = lengths.cu_seqlens_q
-            max_q = max((b - a for a, b in zip(ends, ends[1:], strict=False)), default=0)
+            max_q = lengths.max_seqlen_q
         return paged_attention_triton.forward(
             q, kv, scales, table, seq_lens, cu_seqlens_q, variants, scale, max_q, splits
         )

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from ..variants.base import Variant
 from . import attention_aten as aten
 from . import attention_online as online

@@ -7,6 +7,7 @@ tables checks them on the host, as `PagedKVCache` does.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,6 @@ import torch
 from .kv_storage import FLOATS, LARGEST
 
 MAX_HEAD_DIM = 256
-MAX_SPLITS = 128
 
 
 class Lengths(NamedTuple):
@@ -22,6 +22,10 @@ class Lengths(NamedTuple):
 
     cu_seqlens_q: list[int]
     seq_lens: list[int]
+
+    @property
+    def max_seqlen_q(self) -> int:
+        return max((stop - start for start, stop in pairwise(self.cu_seqlens_q)), default=0)
 
 
 def check_no_gradient(op: str, **tensors) -> None:
@@ -142,15 +146,14 @@ def read_lengths(
     kv, block_table, seq_lens, cu_seqlens_q, num_tokens: int, max_seqlen_q: int | None
 ) -> Lengths:
     """The metadata as Python ints, checked to lie within the table and the pool; on the CPU."""
-    lengths, ends = seq_lens.tolist(), cu_seqlens_q.tolist()
-    counts = [stop - start for start, stop in zip(ends, ends[1:], strict=False)]
-    if ends[0] != 0 or ends[-1] != num_tokens or min(counts, default=0) < 0:
+    ends, lengths = found = Lengths(cu_seqlens_q.tolist(), seq_lens.tolist())
+    if ends[0] != 0 or ends[-1] != num_tokens or ends != sorted(ends):
         raise ValueError(
             f"cu_seqlens_q: expected 0, then ascending to the {num_tokens} tokens of q, got {ends}"
         )
-    if max_seqlen_q is not None and max(counts, default=0) > max_seqlen_q:
+    if max_seqlen_q is not None and found.max_seqlen_q > max_seqlen_q:
         raise ValueError(
-            f"max_seqlen_q: expected at least the {max(counts)} tokens that a sequence has, "
+            f"max_seqlen_q: expected at least the {found.max_seqlen_q} tokens of a sequence, "
             f"got {max_seqlen_q}"
         )
     num_blocks, page_size = kv.shape[0], kv.shape[2]
@@ -170,7 +173,7 @@ def read_lengths(
             f"block_table: expected blocks from 0 to {num_blocks - 1}, "
             f"got {int(block_table[index, page])} for page {page} of sequence {index}"
         )
-    return Lengths(ends, lengths)
+    return found
 
 
 def _kind(x) -> str:
