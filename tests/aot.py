@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from . import aot_paged
+
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 # Bytes of shared memory one program may have.
@@ -82,7 +84,21 @@ def cases() -> list[Case]:
         Case("argument_gradient", "bfloat16", 64, "alibi+softcap"),
         Case("delta", "bfloat16", 128, "full"),
     ]
-    return table
+    return table + [Case(*row) for row in aot_paged.ROWS]
+
+
+def multiplies(case: Case) -> bool:
+    """Whether the kernel has matrix products."""
+    return case.kernel != "delta" and (
+        not case.kernel.startswith("paged") or aot_paged.multiplies(case)
+    )
+
+
+def matrix_instruction(case, target: str) -> str:
+    """What feeds the matrix units; the 16 rows of decoding are too few for the newest."""
+    if str(case).startswith("paged_decode") and target.startswith("sm_"):
+        return "HMMA"
+    return MATRIX_INSTRUCTION[target]
 
 
 def variants_of(stack: str, batch: int, heads: int, seqlen: int):
@@ -104,10 +120,13 @@ def variants_of(stack: str, batch: int, heads: int, seqlen: int):
     return [named[name]() for name in stack.split("+") if name != "full"]
 
 
-def recorded_launch(case: Case, target: str):
-    """The kernel, arguments and keywords that the launcher of a case would launch."""
+def launch(case: Case, target: str) -> None:
+    """Call the launcher of a case, as production would, on meta tensors."""
     import torch
 
+    if case.kernel.startswith("paged"):
+        aot_paged.launch(case, target)
+        return
     from fused_attention import philox, tuning
     from fused_attention.kernels import attention_backward, attention_forward
     from fused_attention.kernels.launch import Options
@@ -145,10 +164,15 @@ def recorded_launch(case: Case, target: str):
             q, k, v, do, lse, delta, variants[0].args[0].shape, 0, options
         ),
     }
+    launchers[case.kernel]()
+
+
+def recorded_launch(case: Case, target: str):
+    """The kernel, arguments and keywords that the launcher of a case would launch."""
     with recorded_launches() as launches:
-        launchers[case.kernel]()
-    (launch,) = launches
-    return launch
+        launch(case, target)
+    (only,) = launches
+    return only
 
 
 @contextlib.contextmanager
@@ -245,7 +269,8 @@ def _read_nvidia(kernel, report):
             report.warnings = sorted(set(re.findall(r"C75\d\d", log)))
     report.registers = int(re.search(r"REG:(\d+)", usage).group(1))
     report.spilled = len(re.findall(r"\b(?:STL|LDL)\b", sass))
-    report.matrix = len(re.findall(rf"\b{MATRIX_INSTRUCTION[report.target]}\b", sass))
+    instruction = matrix_instruction(report.case, report.target)
+    report.matrix = len(re.findall(rf"\b{instruction}\b", sass))
     report.waits = sass.count("WARPGROUP.DEPBAR")
     report.vector_loads = len(re.findall(r"\bLDG\S*\.128\b|\bLDGSTS\S*\.128\b|UBLKCP", sass))
     report.vector_stores = len(re.findall(r"\bSTG\S*\.128\b|UBLKCP", sass))

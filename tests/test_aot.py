@@ -40,9 +40,9 @@ def complaints(report: aot.Report) -> list[str]:
         found.append(f"spills {report.spilled} times")
     if report.shared > aot.SHARED_LIMIT[report.target]:
         found.append(f"needs {report.shared} bytes of shared memory")
-    needs_matrix = report.case.dtype == "bfloat16" and report.case.kernel != "delta"
+    needs_matrix = report.case.dtype == "bfloat16" and aot.multiplies(report.case)
     if needs_matrix and not report.matrix and where not in NO_MATRIX_INSTRUCTION:
-        found.append(f"does not use {aot.MATRIX_INSTRUCTION[report.target]}")
+        found.append(f"does not use {aot.matrix_instruction(report.case, report.target)}")
     if report.target == "sm_90" and report.matrix and report.waits > report.matrix // 2:
         found.append(f"waits {report.waits} times for {report.matrix} wgmmas")
     return found + [f"ptxas warns {warning}" for warning in report.warnings]
