@@ -83,16 +83,16 @@ _HALF = {
         "sm_100": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 32, 8, 1)),
         "gfx942": ((64, 64, 8, 1), (64, 64, 8, 1), (32, 32, 4, 1)),
     },
-    "paged_decode": {
-        "sm_80": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 32, 4, 2)),
-        "sm_90": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 2)),
-        "sm_100": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 2)),
+    "paged_decode": {  # of three stages, one is the block table's
+        "sm_80": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 32, 8, 3)),
+        "sm_90": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 3)),
+        "sm_100": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 3)),
         "gfx942": ((16, 64, 4, 2), (16, 64, 4, 2), (16, 32, 4, 2)),
     },
     "paged_prefill": {
-        "sm_80": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 32, 8, 2)),
-        "sm_90": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2)),
-        "sm_100": ((64, 64, 4, 2), (64, 64, 4, 2), (64, 64, 8, 2)),
+        "sm_80": ((64, 64, 4, 3), (64, 64, 8, 3), (64, 32, 8, 3)),
+        "sm_90": ((64, 64, 4, 3), (64, 64, 8, 3), (64, 64, 8, 3)),
+        "sm_100": ((64, 64, 4, 3), (64, 64, 8, 3), (64, 64, 8, 2)),
         "gfx942": ((64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 8, 2)),
     },
 }
@@ -195,17 +195,25 @@ def rotary() -> Rotary:
 
 
 def paged(
-    head_dim: int, group: int, queries: int, page_size: int, dtype: torch.dtype, arch: str
+    head_dim: int,
+    group: int,
+    queries: int,
+    page_size: int,
+    dtype: torch.dtype,
+    kv_dtype: torch.dtype,
+    arch: str,
 ) -> Config:
     """For attention over pages: ``queries`` of a sequence, ``group`` query heads on a key head.
 
-    block_m holds the heads of at least one token, block_n divides the page.
+    block_m holds the heads of at least one token, block_n divides the page; converting from 8
+    bits takes registers, which more warps have.
     """
     kernel = "paged_decode" if queries == 1 or queries * group <= 16 else "paged_prefill"
     found = config(kernel, head_dim, dtype, arch)
     return found._replace(
         block_m=max(found.block_m, 1 << (group - 1).bit_length()),
         block_n=min(found.block_n, page_size & -page_size),
+        num_warps=8 if kv_dtype.itemsize == 1 else found.num_warps,
     )
 
 

@@ -1,7 +1,8 @@
 """The paged kernels as production would launch them, for `aot`.
 
 A case's kernel reads ``paged_decode``, ``paged_prefill``, ``paged_combine``, ``paged_append`` or
-``paged_copy``; after a slash the storage, where it is not the dtype of q: ``paged_decode/int8/head``.
+``paged_copy``; slashes set off the storage where it is not the dtype of q, and what is scaled:
+``paged_decode/int8/head``.
 """
 
 import torch
@@ -74,7 +75,7 @@ def launch(case, target: str) -> None:
         attention_paged.paged_attention_combine(partial, partial_lse, o, lse)
         return
     group = heads // kv_heads
-    config = tuning.paged(case.head_dim, group, queries, page_size, dtype, target)
+    config = tuning.paged(case.head_dim, group, queries, page_size, dtype, kv.dtype, target)
     options = Options(case.head_dim**-0.5, stack(_variants(case.stack, heads)), config, "ieee")
     one_tile = queries <= config.block_m // group
     attention_paged.paged_attention(

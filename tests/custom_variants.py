@@ -107,3 +107,36 @@ SINK = define_variant(
         2 * args[1] * args[0].to(ds.dtype) * ds
     ),
 )
+
+
+@triton.jit
+def _head_window(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return (kv_idx <= q_idx) & (kv_idx >= q_idx - args[0] * h)
+
+
+@triton.jit
+def _head_window_keys(b, h, q_first, q_last, seqlen_q, seqlen_k, args):
+    left = args[0] * h
+    return q_first - left, q_last + 1, q_last - left, q_first + 1
+
+
+@triton.jit
+def _head_window_queries(b, h, kv_first, kv_last, seqlen_q, seqlen_k, args):
+    left = args[0] * h
+    return kv_first, kv_last + left + 1, kv_last, kv_first + left + 1
+
+
+# A causal window whose width grows with the head, and bounds that say so.
+HEAD_WINDOW = define_variant(
+    "test_head_window",
+    mask=_head_window,
+    torch_mask=lambda b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        (kv_idx <= q_idx) & (kv_idx >= q_idx - args[0] * h)
+    ),
+    key_bounds=_head_window_keys,
+    query_bounds=_head_window_queries,
+    torch_key_bounds=lambda b, first, last, seqlen_q, seqlen_k, args: (
+        *(0, last + 1),
+        *(last, first + 1),
+    ),
+)

@@ -7,7 +7,7 @@ import torch
 
 import fused_attention as fa
 
-from .custom_variants import BEND, PREFIX, SINK, STRIPES
+from .custom_variants import BEND, HEAD_WINDOW, PREFIX, SINK, STRIPES
 
 
 class Shape(NamedTuple):
@@ -81,6 +81,7 @@ PARTS = {
     "bias_heads": Part(fa.bias, _normal((0, 1, 0, 0))),
     "stripes": Part(lambda _: STRIPES(3)),
     "prefix": Part(lambda _: PREFIX(10)),
+    "head_window": Part(lambda _: HEAD_WINDOW(9)),
     "bend": Part(lambda _: BEND(0.125)),
     "sink": Part(lambda tensor: SINK(tensor, 0.5), _normal((0, 1, 0, 1))),
 }

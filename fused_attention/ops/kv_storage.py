@@ -26,6 +26,6 @@ def quantise(x: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch
     return (x.round() if dtype == torch.int8 else x).to(dtype)
 
 
-def dequantise(x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """What the stored ``x`` stands for, fp32."""
-    return x.float() * scales[..., None]
+def dequantise(x: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What the stored ``x`` stands for."""
+    return x.to(dtype) * scales[..., None].to(dtype)

@@ -47,7 +47,7 @@ def forward(
 def _gather(kv, scales, blocks, first: int, seqlen_k: int, dtype):
     """Keys and values of a sequence, (1, K, N, D); pages before that of key ``first`` unwritten.
 
-    In the dtype of q; quantised ones in fp32.
+    In the dtype of q; of 8 bits in that of its sums.
     """
     page_size = kv.shape[2]
     skipped = first // page_size
@@ -57,7 +57,7 @@ def _gather(kv, scales, blocks, first: int, seqlen_k: int, dtype):
         pages = kv[:, side].index_select(0, blocks)
         if kv.dtype in LARGEST:
             each = scales[side] if scales.ndim == 2 else scales[:, side].index_select(0, blocks)
-            pages = dequantise(pages, each)
+            pages = dequantise(pages, each, accumulator(dtype))
         else:
             pages = pages.to(dtype)
         if skipped:

@@ -35,7 +35,7 @@ def forward(
         kv = kv.view(torch.uint8)
     group = num_heads // num_kv_heads
     queries = -(-num_tokens // num_seqs) if max_seqlen_q is None else max_seqlen_q
-    config = tuning.paged(head_dim, group, queries, page_size, q.dtype, arch)
+    config = tuning.paged(head_dim, group, queries, page_size, q.dtype, kv.dtype, arch)
     tokens = config.block_m // group
     one_tile = max_seqlen_q is not None and max_seqlen_q <= tokens
     num_tiles = num_seqs if one_tile else num_tokens // tokens + num_seqs
