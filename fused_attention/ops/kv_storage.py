@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# What holds no number that the dtype would lose.
+NARROWER = {torch.float32: FLOATS[:2], torch.float64: FLOATS[:3]}
 # The largest number of each 8-bit dtype that is used; int8 symmetrically.
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from .kv_storage import FLOATS, LARGEST
+from .kv_storage import FLOATS, LARGEST, NARROWER
 
 MAX_HEAD_DIM = 256
 
@@ -102,7 +102,7 @@ def check_fits(name: str, x: torch.Tensor, kv: torch.Tensor) -> None:
     """Rows of ``x`` and the cache agree: the same head_dim, a dtype that loses nothing read."""
     if x.shape[2] != kv.shape[4]:
         raise ValueError(f"{name}: expected the head_dim of kv, {kv.shape[4]}, got {x.shape[2]}")
-    if kv.dtype not in LARGEST and torch.promote_types(x.dtype, kv.dtype) != x.dtype:
+    if kv.dtype not in (x.dtype, *NARROWER.get(x.dtype, ()), *LARGEST):
         raise TypeError(
             f"{name}: expected the dtype of kv, {kv.dtype}, or a wider one, got {x.dtype}"
         )
