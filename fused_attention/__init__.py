@@ -24,6 +24,7 @@ from .variants import (
     document,
     key_padding,
     mask,
+    sink,
     sliding_window,
     softcap,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "rms_norm",
     "rotary_tables",
     "scaled_dot_product_attention",
+    "sink",
     "sliding_window",
     "softcap",
     "swiglu",

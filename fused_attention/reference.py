@@ -64,10 +64,17 @@ def attention(
         if variant.type.mask is not None:
             scores = scores.masked_fill(~variant.torch_mask(*where), -math.inf)
 
+    for variant in variants:
+        if variant.type.extra_logit is not None:
+            logits = variant.type.extra_logit(variant.args).to(scores.dtype)
+            logits = logits[:, None, None].expand(*scores.shape[:3], 1)
+            scores = torch.cat([scores, logits], -1)
+
     empty = (scores == -math.inf).all(-1)
     scores = scores.masked_fill(empty[..., None], 0)
     lse = torch.logsumexp(scores, -1).masked_fill(empty, -math.inf)
     weights = torch.softmax(scores, -1).masked_fill(empty[..., None], 0)
+    weights = weights[..., :seqlen_k]  # those of extra logits go to nothing
     if dropout_p > 0:
         kept = philox.keep(philox.new_seed(q.device), b, h, row, kv_idx, dropout_p)
         weights = weights * kept * philox.inverse_keep(dropout_p)

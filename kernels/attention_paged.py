@@ -69,7 +69,8 @@ def _group_bounds(
             hi = tl.maximum(hi, hi_h)
             full_lo = tl.maximum(full_lo, full_lo_h)
             full_hi = tl.minimum(full_hi, full_hi_h)
-    return lo, hi, full_lo, tl.maximum(full_hi, full_lo)
+    # A head that sees nothing may say so with bounds beyond the keys there are.
+    return lo, tl.minimum(hi, seqlen_k), full_lo, tl.maximum(full_hi, full_lo)
 
 
 @triton.jit

@@ -135,4 +135,11 @@ DROPOUT = {
     "dropout_window": _lengths(65, 129, "window", options={"dropout_p": 0.5}),
     "dropout_all": _lengths(33, 40, options={"dropout_p": 1.0}),
 }
-CASES = HEAD_DIMS | LENGTHS | GROUPS | LAYOUTS | SQUARE | HOSTILE | SCALES | DROPOUT
+SINKS = {
+    "sink": _groups(4, 2, "logit", lse=True),
+    "sink_stack": _groups(6, 2, "softcap+logit+alibi+causal"),
+    "sink_window": _lengths(129, 63, "window+logit", lse=True),
+    "sink_dropout": _lengths(65, 70, "logit", options={"dropout_p": 0.3}),
+    "sink_square": Case(Shape(2, 4, 2, 65, 65, 32, 32), "causal+logit"),
+}
+CASES = HEAD_DIMS | LENGTHS | GROUPS | LAYOUTS | SQUARE | HOSTILE | SCALES | DROPOUT | SINKS

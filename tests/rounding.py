@@ -71,6 +71,8 @@ def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[st
     own = delta * ds.abs() + p * (noise + u * dp.abs())
     own, common, ds, arguments = chain.back(own, p * stored, ds)
     bands |= arguments
+    total_noise = stored + u * total.abs() + errors.row_sums(do, out)
+    bands |= _extra_logits(inputs, lse, total, total_noise, errors)
     bands["dq"] = abs(scale) * (add(own, k) + (common @ k).abs() + sums(ds, k))
     bands["dq"] = bands["dq"] + u * lse.abs() * exact["dq"].abs()
     bands["dk"] = abs(scale) * (
@@ -82,6 +84,22 @@ def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[st
     stored = {name: u / 2 if name == "lse" else h for name in bands}
     finite = {name: x.abs().nan_to_num(posinf=0) for name, x in exact.items()}
     return {name: once * (bands[name] + stored[name] * finite[name]) for name in exact}
+
+
+def _extra_logits(inputs, lse, total, noise, errors):
+    """Of the gradients of logits: sums over rows of p (dLSE - dO · O), whose ``noise`` is known."""
+    bands = {}
+    names = stacks.argument_names(inputs.stack)
+    variants = stacks.build(inputs.stack, inputs.tensors)
+    for name, variant in zip(names, variants, strict=True):
+        if variant.type.extra_logit is not None:
+            logits = variant.type.extra_logit(variant.args)[:, None, None]
+            p = torch.exp(logits - lse)  # (B, H, M, 1)
+            weight = errors.u * (1 + lse.abs() + logits.abs())
+            rows = p * (noise + weight * total.abs())
+            band = errors.sum_to(rows, (1, rows.shape[1], 1, 1), along_keys=False)
+            bands[f"d{name}"] = band.flatten()
+    return bands
 
 
 def weights(inputs, scale, dropout_p, seed):

@@ -46,6 +46,10 @@ def _batch_slopes(shape, generator, dtype):
     return torch.rand(shape.batch, shape.heads, generator=generator)
 
 
+def _logits(shape, generator, dtype):
+    return (2 * torch.randn(shape.heads, generator=generator)).to(dtype)
+
+
 def _lengths(shape, generator, dtype):
     """All keys, none, and what is drawn, so that a batch holds every kind."""
     drawn = torch.randint(1, max(2, shape.keys), (shape.batch,), generator=generator)
@@ -83,6 +87,7 @@ PARTS = {
     "prefix": Part(lambda _: PREFIX(10)),
     "head_window": Part(lambda _: HEAD_WINDOW(9)),
     "bend": Part(lambda _: BEND(0.125)),
+    "logit": Part(fa.sink, _logits),
     "sink": Part(lambda tensor: SINK(tensor, 0.5), _normal((0, 1, 0, 1))),
 }
 

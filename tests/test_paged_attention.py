@@ -42,7 +42,7 @@ CASES = {
     "group_4": Case(DECODE, 8, 2, 80),
     "group_5": Case(((4, 40), (1, 17)), 10, 2),
     "group_6": Case(((4, 20), (3, 33)), 6, 1),
-    "group_7": Case(((5, 40), (1, 17)), 14, 2),
+    "group_7": Case(((20, 40), (1, 17)), 14, 2),
     "group_8": Case(((2, 40), (1, 3), (3, 20)), 16, 2),
     "group_16": Case(((1, 40), (3, 17)), 16, 1),
     "group_20": Case(((1, 20), (2, 33)), 20, 1),
@@ -65,6 +65,8 @@ CASES = {
     "no_bounds": Case(MIXED, 6, 2, stack="stripes+causal"),
     "users_bounds": Case(((4, 50), (20, 30)), stack="prefix"),
     "users_score": Case(MIXED, stack="bend+causal"),
+    "sink": Case(MIXED, 6, 2, stack="causal+logit"),
+    "sink_idle": Case(((0, 0), (1, 0), (2, 5)), stack="window+logit"),
     "scale": Case(DECODE, options={"scale": 0.3}),
     "negative_scale": Case(MIXED, options={"scale": -0.3}),
     "narrower_storage": Case(MIXED, storage=torch.bfloat16, dtype=torch.float32),
@@ -146,6 +148,21 @@ def test_pages_out_of_sight_are_not_read(device, num_splits):
     found = replace(problem, block_table=table).attend(num_splits=num_splits)
     for first, second in zip(found, expected, strict=True):
         assert torch.equal(first, second)
+
+
+def test_only_visible_pages_are_gathered(monkeypatch):
+    """The work of a window does not grow with the context."""
+    problem = paged.make(Case(((1, 497), (4, 470)), 2, 1, stack="causal+window"), torch.float32)
+    pages = []
+    gather = torch.Tensor.index_select
+
+    def counted(x, dim, index):
+        pages.append(len(index))
+        return gather(x, dim, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", counted)
+    problem.attend()
+    assert pages and max(pages) <= 3  # of 21 keys and those of 24, in pages of 16
 
 
 @every_leg

@@ -9,7 +9,7 @@ import torch
 
 from .. import _triton, philox
 from ..variants.base import Variant, as_variants, decode, encode
-from . import attention_torch, checks
+from . import attention_torch, checks, extra_logits
 from .attention_online import Dropout
 from .layout import accumulator, empty_gradient, empty_like
 from .registration import define, refuse_forward_mode
@@ -75,8 +75,10 @@ def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: 
     refuse_forward_mode("attention", _INSTEAD, q, k, v)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = philox.new_seed(q.device) if dropout_p > 0 else None
+    variants, extra = extra_logits.split(variants)
     spec, tensors, scalars = encode(variants)
-    return _attention(q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed)
+    results = _attention(q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed)
+    return extra_logits.join(*results, extra, heads_at=1)
 
 
 def _path(q, v):

@@ -98,6 +98,8 @@ def check_variants(q, k, variants: Sequence[Variant]) -> None:
         for position, arg in enumerate(variant.args):
             if not (isinstance(arg, torch.Tensor) and arg.requires_grad):
                 continue
+            if variant.type.extra_logit is not None:
+                continue  # PyTorch's autograd has it
             if variant.type.arg_grad is None or position > 0:
                 raise NotImplementedError(
                     f"variants: {variant.name} has no gradient for its argument {position}; "

@@ -10,7 +10,7 @@ import torch
 from .. import _triton, tuning
 from ..variants.base import Shape, Variant, as_variants, decode, encode
 from ..variants.causal import causal
-from . import paged_attention_torch
+from . import extra_logits, paged_attention_torch
 from . import paged_checks as checks
 from .checks import check_scalars
 from .kv_storage import FLOATS
@@ -82,10 +82,12 @@ def paged_attention(
     _check_variants(q, kv, block_table, variants, max_seqlen_q)
     checks.check_no_gradient("paged_attention", q=q, kv=kv)
     scale = 1 / math.sqrt(q.shape[2]) if scale is None else float(scale)
-    out, lse = _paged_attention(
+    variants, extra = extra_logits.split(variants)
+    results = _paged_attention(
         *(q.detach(), kv, scales, block_table, seq_lens, cu_seqlens_q),
         *(*encode(variants), scale, max_seqlen_q, num_splits),
     )
+    out, lse = extra_logits.join(*results, extra, heads_at=1)
     return (out, lse) if return_lse else out
 
 

@@ -7,6 +7,7 @@ from .causal import causal
 from .document import document
 from .key_padding import key_padding
 from .mask import mask
+from .sink import sink
 from .sliding_window import sliding_window
 from .softcap import softcap
 
@@ -21,6 +22,7 @@ __all__ = [
     "document",
     "key_padding",
     "mask",
+    "sink",
     "sliding_window",
     "softcap",
 ]

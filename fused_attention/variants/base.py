@@ -2,7 +2,8 @@
 
 Index conventions, the same in a hook and in its torch twin:
 
-    b, h              batch and query head; scalars in a kernel, broadcastable tensors in torch
+    b, h              batch and query head; scalars in a kernel (h a column where a tile has rows of
+                      several heads), broadcastable tensors in torch
     q_idx, kv_idx     positions in key coordinates: q_idx = row + seqlen_k - seqlen_q
     s                 scaled scores, fp32 in a kernel
     args              the variant's arguments, in the order they were given
@@ -54,6 +55,7 @@ class VariantType:
     additive: bool = False
     arg_grad: Callable | None = None
     torch_arg_grad: Callable | None = None
+    extra_logit: Callable | None = None
     key_bounds: Callable | None = None
     query_bounds: Callable | None = None
     torch_key_bounds: Callable | None = None
@@ -116,8 +118,8 @@ def _cut(tensor, batch, rows, keys):
 def define_variant(name: str, **hooks) -> VariantType:
     """Define an attention variant; returns a factory: call it with the arguments, get a `Variant`.
 
-    A variant is a mask, a score, or both.  For each, give the ``@triton.jit`` hook the kernels
-    call and the torch function that means the same:
+    A variant is a mask, a score or both, or else an extra logit.  For mask and score, give the
+    ``@triton.jit`` hook the kernels call and the torch function that means the same:
 
     ``mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> bool``
         with ``torch_mask`` of the same signature.
@@ -137,6 +139,9 @@ def define_variant(name: str, **hooks) -> VariantType:
         from a key's point of view (queries begin at ``seqlen_k - seqlen_q``), and
         ``torch_key_bounds(b, q_first, q_last, seqlen_q, seqlen_k, args)`` works on Python ints;
         ``b`` is a batch index if ``batched_bounds`` is set, else None.
+    ``extra_logit(args) -> logits``
+        instead of a mask and a score: a differentiable PyTorch function that returns one more logit
+        per query head, (heads,), which joins every softmax of the head with a value of zero.
     ``check(args, shape)``
         optional: raise ValueError or TypeError if the arguments do not fit the `Shape`.
 
@@ -150,8 +155,11 @@ def define_variant(name: str, **hooks) -> VariantType:
         if (given is None) != (twin is None):
             missing = hook if given is None else f"torch_{hook}"
             raise ValueError(f"variant {name!r}: {missing} is missing beside its twin")
-    if kind.mask is None and kind.score is None:
-        raise ValueError(f"variant {name!r}: expected a mask or a score, got neither")
+    hooked = kind.mask is not None or kind.score is not None
+    if hooked == (kind.extra_logit is not None):
+        raise ValueError(
+            f"variant {name!r}: expected a mask, a score or both, or an extra_logit alone"
+        )
     if kind.score is not None and kind.additive == (kind.score_grad is not None):
         raise ValueError(
             f"variant {name!r}: a score needs either additive=True or a score_grad, not both"
@@ -166,7 +174,7 @@ def define_variant(name: str, **hooks) -> VariantType:
 
 
 def _module_of(hooks):
-    twin = hooks.get("torch_mask") or hooks.get("torch_score")
+    twin = hooks.get("torch_mask") or hooks.get("torch_score") or hooks.get("extra_logit")
     return getattr(twin, "__module__", "")
 
 

@@ -1,0 +1,41 @@
+"""Attention sinks: a learned logit per head that takes weight and gives nothing (GPT-OSS)."""
+
+import torch
+
+from .base import Shape, Variant, define_variant
+
+
+def _check(args, shape: Shape):
+    (logits,) = args
+    if logits.shape != (shape.num_heads,):
+        raise ValueError(
+            f"logits: expected shape ({shape.num_heads},), one per query head, "
+            f"got {tuple(logits.shape)}"
+        )
+    if logits.device != shape.device:
+        raise ValueError(f"logits: expected device {shape.device}, got {logits.device}")
+
+
+_SINK = define_variant("sink", extra_logit=lambda args: args[0], check=_check)
+
+
+def sink(logits: torch.Tensor) -> Variant:
+    """An extra logit in every softmax of a head: its weight goes to nothing.
+
+    The weights of a query then add up to less than one, so that a head may look away (Xiao et al.
+    2023, arXiv 2309.17453; gpt-oss).  The logit is neither scaled nor changed by score variants,
+    and no mask hides it: a query that sees no key has LSE ``logits[h]``, and output 0 still.
+
+    ``logits``: floating tensor, shape (heads,), of query heads, finite, on the device of the
+    inputs; it can receive a gradient.
+
+    Raises TypeError if ``logits`` is not a floating tensor, ValueError if its shape or device
+    does not fit.
+    """
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"logits: expected a tensor, got {type(logits).__name__}")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits: expected a floating dtype, got {logits.dtype}")
+    if logits.ndim != 1:
+        raise ValueError(f"logits: expected shape (heads,), got {tuple(logits.shape)}")
+    return _SINK(logits)
