@@ -866,7 +866,7 @@ PAGED = (
         "ties of int8 away from zero",
         "kernels/storage.py",
         "return ((x + 12582912.0)",
-        "return ((x + 12582912.0 + 0.0001)",
+        "return ((x * 1.001 + 12582912.0)",
         append("quantised_numbers_are_the_nearest[int8-interpreted]"),
     ),
     Mutation(
