@@ -907,15 +907,15 @@ PAGED = (
     torch(
         "a window's pages counted from the first gathered",
         PAGED_TORCH,
-        "            whole[skipped:] = pages\n            pages = whole\n",
-        "",
+        "stored, into = kv[:, side], buffer[side, pages]",
+        "stored, into = kv[:, side], buffer[side, : len(blocks)]",
         paged("pages_out_of_sight_are_not_read[1-torch]"),
     ),
     torch(
         "all pages gathered, whatever the window",
         PAGED_TORCH,
-        "skipped = first // page_size",
-        "skipped = 0 * first",
+        "pages = slice(first // page_size,",
+        "pages = slice(0 * first,",
         paged("only_visible_pages_are_gathered"),
     ),
     torch(

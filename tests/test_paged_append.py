@@ -14,10 +14,9 @@ import pytest
 import torch
 
 import fused_attention as fa
-from fused_attention.ops.kv_storage import LARGEST, dequantise
 
 from . import paged
-from .paged import Case
+from .paged import LARGEST, Case
 from .support import every_leg
 
 EIGHT_BITS = pytest.mark.parametrize("storage", LARGEST, ids=lambda d: str(d).split(".")[1])
@@ -26,6 +25,10 @@ EIGHT_BITS = pytest.mark.parametrize("storage", LARGEST, ids=lambda d: str(d).sp
 def tokens(count, heads, dim, dtype=torch.float32, device="cpu", seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(count, heads, dim, generator=generator).to(device, dtype) for _ in "kv"]
+
+
+def dequantised(x, scales):
+    return x.double() * scales[..., None].double()
 
 
 def raw(x):
@@ -54,7 +57,7 @@ def test_tokens_land_in_their_slots(device, dtype, storage, heads, dim, page_siz
     k, v = tokens(5, heads, dim, dtype, device)
     kv = pool(4, page_size, heads, dim, storage, device)
     expected = kv.clone()
-    slots = [3 * page_size + 7, -1, 0, page_size - 1, 2 * page_size]
+    slots = [3 * page_size + 7, 0, page_size - 1, 2 * page_size, -1]
     fa.paged_append(k, v, kv, torch.tensor(slots, device=device))
     for token, slot in enumerate(slots):
         if slot >= 0:
@@ -113,7 +116,7 @@ def test_scales_fit_each_token(device, storage):
             worth = scales[block, side, offset]
             largest = x[token].float().abs().amax(-1)
             torch.testing.assert_close(worth * LARGEST[storage], largest)
-            found = dequantise(kv[block, side, offset], worth, torch.float64)
+            found = dequantised(kv[block, side, offset], worth)
             error = (found - x[token].double()).abs()
             assert (error <= half_step(x[token].double(), worth.double(), storage)).all()
 
@@ -128,7 +131,7 @@ def test_rows_of_zeros_and_of_nan(device, storage):
     kv = pool(1, 16, 2, 16, storage, device, filler=0)
     scales = torch.zeros(1, 2, 16, 2, device=device)
     fa.paged_append(k, v, kv, torch.tensor([0], device=device), scales)
-    found = dequantise(kv[0, :, 0], scales[0, :, 0], torch.float32)
+    found = dequantised(kv[0, :, 0], scales[0, :, 0])
     assert not found[0, 0].any() and found[1, 1].isnan().all()
     assert found[0].isfinite().all() and found[1, 0].isfinite().all()
 
@@ -168,7 +171,7 @@ def test_attention_to_quantised_tokens_within_its_budget(device, storage):
         for side, x in enumerate((k, v)):
             worth = problem.scales[:, side].flatten(0, 1)[slots]
             held = problem.kv[:, side].flatten(0, 1).float()[slots]
-            stored.append(dequantise(held, worth, torch.float64))
+            stored.append(dequantised(held, worth))
             errors.append(half_step(x.double(), worth.double(), storage))
         problem.stored[index] = tuple(stored)
         _check_quantised(problem, index, k.double(), v.double(), *errors)

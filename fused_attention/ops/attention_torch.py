@@ -84,7 +84,7 @@ def _plan(q, k, variants, use_aten: bool):
     if use_aten:
         rows = rows_per_tile(problem, variants, _ATEN_ROWS)
         return tiles(problem, variants, rows, max(1, problem.batch)), 0
-    _keep_freed_memory()
+    keep_freed_memory()
     rows = rows_per_tile(problem, variants, _ONLINE_ROWS)
     held = max(1, problem.num_heads) * min(rows, max(1, problem.seqlen_q))
     sequences = max(1, _CHUNK_SCORES // (held * min(max(1, problem.seqlen_k), 512)))
@@ -94,7 +94,7 @@ def _plan(q, k, variants, use_aten: bool):
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Ask the allocator, once, not to hand every freed chunk back to the system.
 
     Its pages would be mapped and cleared again for the next chunk, for a quarter of the time.

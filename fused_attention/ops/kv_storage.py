@@ -26,8 +26,3 @@ def quantise(x: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch
     """``x`` / ``scales`` to the nearest number of ``dtype``, ties to even, saturating."""
     x = (x.float() / scales[..., None]).clamp(-LARGEST[dtype], LARGEST[dtype])
     return (x.round() if dtype == torch.int8 else x).to(dtype)
-
-
-def dequantise(x: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What the stored ``x`` stands for."""
-    return x.to(dtype) * scales[..., None].to(dtype)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from ..variants.base import Variant
 from . import attention_aten as aten
 from . import attention_online as online
-from .kv_storage import LARGEST, dequantise
+from .attention_torch import keep_freed_memory
+from .kv_storage import LARGEST
 from .layout import accumulator
 from .paged_checks import Lengths
 from .tiles import Problem, Tile, key_bounds, rows_per_tile
@@ -28,6 +31,7 @@ def forward(
     out = q.new_empty(q.shape)
     lse = q.new_empty(q.shape[:2], dtype=accumulator(q.dtype))
     num_seqs, ends = len(lengths.seq_lens), lengths.cu_seqlens_q
+    buffer = _buffer(kv, max(lengths.seq_lens, default=0), q.dtype)
     for b, seqlen_k in enumerate(lengths.seq_lens):
         rows = slice(ends[b], ends[b + 1])
         seqlen_q = rows.stop - rows.start
@@ -38,33 +42,41 @@ def forward(
             out_b.fill_(0)
             lse_b.fill_(-math.inf)
             continue
-        k, v = _gather(kv, scales, block_table[b], seen[0], seqlen_k, q.dtype)
+        k, v = _gather(kv, scales, block_table[b], seen[0], seqlen_k, buffer)
         q_b = q[rows].to(k.dtype).transpose(0, 1)[None]
         _sequence(q_b, k, v, problem, b, variants, scale, out_b, lse_b)
     return out, lse
 
 
-def _gather(kv, scales, blocks, first: int, seqlen_k: int, dtype):
-    """Keys and values of a sequence, (1, K, N, D); pages before that of key ``first`` unwritten.
+def _buffer(kv, most_keys: int, dtype):
+    """Room for the pages of one sequence after the other, (2, pages, page_size, K, D).
 
     In the dtype of q; of 8 bits in that of its sums.
     """
+    keep_freed_memory()
+    held = accumulator(dtype) if kv.dtype in LARGEST else dtype
+    return kv.new_empty((2, -(-most_keys // kv.shape[2]), *kv.shape[2:]), dtype=held)
+
+
+def _gather(kv, scales, blocks, first: int, seqlen_k: int, buffer):
+    """Keys and values of a sequence, (1, K, N, D), in ``buffer``, from the page of key ``first``.
+
+    The pages before it are left as they are; memory that nobody touches costs nothing.
+    """
     page_size = kv.shape[2]
-    skipped = first // page_size
-    blocks = blocks[skipped : -(-seqlen_k // page_size)].long()
+    pages = slice(first // page_size, -(-seqlen_k // page_size))
+    blocks = blocks[pages].long()
     sides = []
     for side in range(2):
-        pages = kv[:, side].index_select(0, blocks)
+        stored, into = kv[:, side], buffer[side, pages]
         if kv.dtype in LARGEST:
             each = scales[side] if scales.ndim == 2 else scales[:, side].index_select(0, blocks)
-            pages = dequantise(pages, each, accumulator(dtype))
+            into.copy_(stored.index_select(0, blocks)).mul_(each[..., None])
+        elif kv.dtype == buffer.dtype:
+            torch.index_select(stored, 0, blocks, out=into)
         else:
-            pages = pages.to(dtype)
-        if skipped:
-            whole = pages.new_empty(skipped + blocks.shape[0], *pages.shape[1:])
-            whole[skipped:] = pages
-            pages = whole
-        sides.append(pages.flatten(0, 1)[:seqlen_k].transpose(0, 1)[None])
+            into.copy_(stored.index_select(0, blocks))
+        sides.append(buffer[side].flatten(0, 1)[:seqlen_k].transpose(0, 1)[None])
     return sides
 
 
