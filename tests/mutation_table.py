@@ -779,6 +779,13 @@ PAGED = (
         paged("output_and_lse[interpreted-page_64-*]"),
     ),
     Mutation(
+        "blocks multiplied in 32 bits",
+        ATTENTION_PAGED,
+        "tl.load(block_table_ptr + page).to(tl.int64)",
+        "tl.load(block_table_ptr + page)",
+        "test_offsets.py::test_of_pages[*interpreted]",
+    ),
+    Mutation(
         "table of the first sequence for all",
         ATTENTION_PAGED,
         "block_table_ptr += off_b.to(tl.int64) * stride_table",

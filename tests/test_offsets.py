@@ -3,6 +3,7 @@
 The storages are reserved, not filled: of their gigabytes only the pages that are touched exist.
 """
 
+import math
 import mmap
 from dataclasses import replace
 
@@ -88,3 +89,34 @@ def test_of_arguments(device, kind, dim, reserve):
     far = _view(reserve(near.dtype, 17 * stride + 18), (18, 18), strides).copy_(near)
     make = getattr(fa, kind)
     assert torch.equal(fa.attention(q, k, v, make(far)), fa.attention(q, k, v, make(near)))
+
+
+@every_leg
+@pytest.mark.parametrize("dim, stride", [(0, 3 * 2**29), (2, 2**27 + 8)])
+def test_of_pages(device, dim, stride, reserve):
+    """Blocks, or slots of a block, too far apart for 32 bits: written, and attended to."""
+    shape, strides = (3, 2, 32, 1, 16), [1024, 512 if dim == 0 else 16, 16, 16, 1]
+    strides[dim] = stride
+    last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    far = _view(reserve(torch.float16, last + 1), shape, strides)
+    near = torch.full(shape, math.nan, dtype=torch.float16, device=device)
+    generator = torch.Generator().manual_seed(0)
+    k, v, q = (torch.randn(40, 1, 16, generator=generator).half().to(device) for _ in range(3))
+    position = torch.arange(40, device=device)
+    slots = torch.where(position < 32, 64 + position, position)  # blocks 2 and 1
+    metadata = ([[2, 1]], [40], [0, 5])
+    metadata = [torch.tensor(x, dtype=torch.int32, device=device) for x in metadata]
+    results = []
+    for kv in (near, far):
+        fa.paged_append(k, v, kv, slots)
+        results.append(fa.paged_attention(q[:5], kv, *metadata))
+    assert torch.equal(*results) and results[0].isfinite().all()
+
+
+@every_leg
+def test_of_copied_blocks(device, reserve):
+    size = 2**19
+    kv = reserve(torch.float16, 4098 * size).view(4098, size)
+    kv[4097, ::97] = 3
+    fa.copy_blocks(kv, torch.tensor([[4097, 1], [0, 4096]], device=device))
+    assert torch.equal(kv[1], kv[4097]) and kv[1].any() and not kv[4096].any()
