@@ -92,7 +92,7 @@ def test_every_context(device):
 
 
 SPLITS = {
-    "decode": Case(((1, 97), (1, 5), (1, 0)), 4, 2),
+    "decode": Case(((1, 97), (1, 5), (1, 0)), 2, 1),
     "several": Case(((4, 97), (9, 33)), 3, 1),
     "window": Case(((2, 129), (1, 33)), 2, 1, stack="causal+window"),
     "quantised": Case(((1, 65), (3, 40)), 2, 1, storage=INT8, scaling="token"),
@@ -103,7 +103,7 @@ SPLITS = {
 @pytest.mark.parametrize("case", SPLITS.values(), ids=SPLITS)
 def test_splits_agree(device, case):
     problem = paged.make(case, torch.float32, device)
-    for num_splits in (1, 2, 3, 5, 8, 17):
+    for num_splits in (1, 2, 3, 5, 17):
         paged.check(problem, num_splits=num_splits)
 
 
