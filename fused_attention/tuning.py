@@ -131,7 +131,7 @@ class RowConfig(NamedTuple):
 _NORM = {
     "forward": (16384, 4096, 16),
     "forward_long": (8192, 8192, 16),
-    "backward": (8192, 8192, 16),
+    "backward": (8192, 4096, 8),
     "backward_long": (4096, 4096, 8),
     "columns": (64, 2048, 16),
     "reduce": (32, 1024, 8),

@@ -21,6 +21,9 @@ NO_MATRIX_INSTRUCTION = {  # 64 keys, the least it takes, spill with four operan
     ("key_gradient-bfloat16-d256-causal", "sm_90"),
     ("key_gradient-bfloat16-d256-causal", "sm_100"),
 }
+OP_SPILLS = {  # twice: ptxas keeps to 64 registers, which lets two programs run at a time
+    ("rms_norm-bfloat16-h8192: _norm_backward_kernel", "sm_100"),
+}
 # Kernels of which the rows are inputs only: they store a number for each row or column.
 NO_ROWS_STORED = {"_norm_columns_kernel", "_norm_reduce_kernel"}
 
@@ -77,7 +80,7 @@ def test_every_op_compiles_well(target):
 def complaints_of_op(report: aot.Report) -> list[str]:
     """No spills, fits, and where rows are contiguous 16 bytes at a time, on NVIDIA."""
     found = [report.error] if report.error else []
-    if report.spilled:
+    if report.spilled and (str(report.case), report.target) not in OP_SPILLS:
         found.append(f"spills {report.spilled} times")
     if report.shared > aot.SHARED_LIMIT[report.target]:
         found.append(f"needs {report.shared} bytes of shared memory")
