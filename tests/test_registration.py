@@ -209,6 +209,19 @@ def test_autocast_follows_the_active_dtype(path, dtype):
     assert dq.dtype == torch.float32
 
 
+@pytest.mark.parametrize("attend", [fa.attention, fa.scaled_dot_product_attention])
+def test_autocast_takes_mixed_dtypes_and_leaves_fp64_alone(path, attend):
+    q, k, v = (x.detach() for x in inputs())
+    k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = attend(q, k.bfloat16(), v.half())
+        double = attend(q.double(), k.double(), v.double())
+    assert torch.equal(mixed, attend(*(x.bfloat16() for x in (q, k, v.half()))))
+    assert torch.equal(double, attend(q.double(), k.double(), v.double()))
+    with pytest.raises(TypeError, match="dtype"):
+        attend(q, k.bfloat16(), v)
+
+
 def test_double_backward_and_forward_mode_are_refused(path):
     q, k, v = inputs()
     (dq,) = torch.autograd.grad(fa.attention(q, k, v).square().sum(), q, create_graph=True)

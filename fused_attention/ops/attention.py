@@ -9,7 +9,7 @@ import torch
 
 from .. import _triton, philox
 from ..variants.base import Variant, as_variants, decode, encode
-from . import attention_torch, checks, extra_logits
+from . import attention_torch, autocast, checks, extra_logits
 from .attention_online import Dropout
 from .layout import accumulator, empty_gradient, empty_like
 from .registration import define, refuse_forward_mode
@@ -50,7 +50,7 @@ def attention(
         natural-log LSE, (batch, heads, seqlen_q), fp32 (fp64 for fp64 inputs), through which
         gradients flow.  A query that sees no key has output 0, LSE -inf and zero gradient.
 
-    Under autocast the inputs are cast to its dtype.  The backward pass is deterministic.
+    Under autocast the inputs, unless fp64, are cast to its dtype.  Backward is deterministic.
 
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype, device or range.
@@ -59,6 +59,7 @@ def attention(
     """
     variants = as_variants(variants)
     checks.check_scalars(scale, dropout_p)
+    q, k, v = autocast.cast(q, k, v)
     checks.check_tensors(q, k, v)
     checks.check_head_dims(q, k, v)
     checks.check_variants(q, k, variants)
@@ -68,10 +69,6 @@ def attention(
 
 def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: float):
     """The operator on checked arguments: (out, lse)."""
-    device = q.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     refuse_forward_mode("attention", _INSTEAD, q, k, v)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = philox.new_seed(q.device) if dropout_p > 0 else None

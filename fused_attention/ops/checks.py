@@ -81,7 +81,7 @@ def check_scalars(scale: float | None, dropout_p: float) -> None:
     if scale is not None:
         if isinstance(scale, bool) or not isinstance(scale, (int, float, torch.SymFloat)):
             raise TypeError(f"scale: expected a number or None, got {type(scale).__name__}")
-        if not math.isfinite(scale):
+        if not -math.inf < scale < math.inf:
             raise ValueError(f"scale: expected a finite number, got {scale}")
     if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)):
         raise TypeError(f"dropout_p: expected a number, got {type(dropout_p).__name__}")

@@ -67,7 +67,7 @@ def check_eps(eps) -> None:
     """A positive number."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
         raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
-    if not (eps > 0 and math.isfinite(eps)):
+    if not 0 < eps < math.inf:
         raise ValueError(f"eps: expected a positive number, got {eps}")
 
 

@@ -9,7 +9,7 @@ import torch
 from ..variants.bias import bias
 from ..variants.causal import causal
 from ..variants.mask import mask
-from . import checks
+from . import autocast, checks
 from .attention import apply
 
 _NAMES = ("query", "key", "value")
@@ -45,6 +45,7 @@ def scaled_dot_product_attention(
     NotImplementedError for nested tensors, forward-mode derivatives and double backward.
     """
     checks.check_scalars(scale, dropout_p)
+    query, key, value = autocast.cast(query, key, value)
     for name, x in zip(_NAMES, (query, key, value), strict=True):
         checks.check_floating(name, x)
         if x.ndim < 2 or x.shape[-1] == 0:

@@ -69,6 +69,6 @@ def softcap(cap: float) -> Variant:
     """
     if isinstance(cap, bool) or not isinstance(cap, (int, float)):
         raise TypeError(f"cap: expected a number, got {type(cap).__name__}")
-    if not (math.isfinite(cap) and cap > 0):
+    if not 0 < cap < math.inf:
         raise ValueError(f"cap: expected a positive finite number, got {cap}")
     return _SOFTCAP(float(cap))

@@ -1,0 +1,23 @@
+"""What autocast makes of the arguments of an op that, as matrix products do, takes its dtype."""
+
+from __future__ import annotations
+
+import torch
+
+
+def active_dtype(device: str) -> torch.dtype | None:
+    """The dtype of autocast on a type of device; None where it is off."""
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else None
+
+
+def cast(*tensors):
+    """The tensors in the dtype of autocast, which leaves fp64 alone; what is no tensor stays."""
+    return tuple(map(_cast, tensors))
+
+
+def _cast(x):
+    if not (isinstance(x, torch.Tensor) and x.is_floating_point()) or x.dtype == torch.float64:
+        return x
+    dtype = active_dtype(x.device.type)
+    return x if dtype is None else x.to(dtype)
