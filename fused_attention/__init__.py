@@ -1,6 +1,7 @@
 """Triton attention kernels for PyTorch: exact, tiled, with every common variant."""
 
 from . import reference
+from .block_pool import BlockPool, OutOfBlocks
 from .ops.add_norm import add_layer_norm, add_rms_norm
 from .ops.attention import attention
 from .ops.bias_gelu import bias_gelu
@@ -13,6 +14,7 @@ from .ops.paged_attention import paged_attention
 from .ops.rms_norm import rms_norm
 from .ops.rotary import apply_rotary, rotary_tables
 from .ops.scaled_dot_product_attention import scaled_dot_product_attention
+from .paged_kv_cache import PagedKVCache
 from .variants import (
     Variant,
     VariantType,
@@ -32,6 +34,9 @@ from .variants import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockPool",
+    "OutOfBlocks",
+    "PagedKVCache",
     "Variant",
     "VariantType",
     "add_layer_norm",

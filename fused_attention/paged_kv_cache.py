@@ -1,0 +1,348 @@
+"""Keys and values of many sequences in pages of one pool: no copies to grow, share or drop them.
+
+Paged attention: Kwon et al. 2023, arXiv 2309.06180.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from .block_pool import BlockPool, check_int
+from .ops.copy_blocks import copy_blocks
+from .ops.paged_append import paged_append
+from .ops.paged_attention import paged_attention
+from .page_tables import PageTables, Seq
+from .step_tensors import StepTensors
+from .variants import Variant, sliding_window
+from .variants import causal as causal_mask
+from .variants.base import as_variants
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_QUANTISED = (torch.int8, torch.float8_e4m3fn)
+_PAGE_MULTIPLE = 16  # what a tile of keys can be
+
+
+class PagedKVCache:
+    """A paged cache of keys and values for every layer of a model.
+
+    A model calls `attend` in place of its attention, between the beginning and the end of a
+    `step`::
+
+        cache = fa.PagedKVCache(layers, kv_heads, head_dim, num_blocks=1024, max_seqs=8,
+                                max_seq_len=4096)
+        seqs = [cache.new() for _ in prompts]
+        with cache.step(seqs, [len(p) for p in prompts]) as step:
+            logits = model(torch.cat(prompts), step)     # calls cache.attend(i, q, k, v, step)
+        next_tokens = logits[step.last].argmax(-1)
+
+    Args:
+        num_layers, num_kv_heads, head_dim: of the model; head_dim from 1 to 256.
+        num_blocks: pages in the pool, of ``page_size`` tokens each.
+        page_size: a multiple of 16.
+        dtype: of q, k and v: fp32, fp16 or bf16.
+        kv_dtype: what is stored: ``dtype`` itself (the default) or one that it can hold, as fp32
+            holds bf16; int8 or float8_e4m3fn.
+        kv_scales: for int8 and fp8, (num_layers, 2, num_kv_heads) fp32: keys and values of a head
+            are stored divided by it.  By default there is a scale for every token and head,
+            computed as it is written; it costs 4 bytes for head_dim bytes stored.
+        window: a query sees itself and ``window`` keys before it, as with
+            ``sliding_window(window)``, which `attend` applies.  Pages that no later query can see
+            are given back when the sequence's next step begins.
+        prefix_cache: reuse pages that hold the same tokens after the same tokens.
+        max_seqs: sequences in one step.
+        max_seq_len: tokens of one sequence.
+        device: of everything.
+
+    The pages of layer ``i`` are ``kv[i]``, (num_blocks, 2, page_size, num_kv_heads, head_dim),
+    keys before values; its scales are ``scales[i]``, None where there are none.
+
+    Raises:
+        ValueError, TypeError: an argument out of range, or of the wrong type.
+        NotImplementedError: a ``kv_dtype`` that is stored neither as it is nor with scales.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_kv_heads: int,
+        head_dim: int,
+        *,
+        num_blocks: int,
+        page_size: int = 64,
+        dtype: torch.dtype = torch.bfloat16,
+        kv_dtype: torch.dtype | None = None,
+        kv_scales: torch.Tensor | None = None,
+        window: int | None = None,
+        prefix_cache: bool = False,
+        max_seqs: int,
+        max_seq_len: int,
+        device: torch.device | str | None = None,
+    ) -> None:
+        for name, value in (
+            *(("num_layers", num_layers), ("num_kv_heads", num_kv_heads), ("head_dim", head_dim)),
+            *(("num_blocks", num_blocks), ("page_size", page_size)),
+            *(("max_seqs", max_seqs), ("max_seq_len", max_seq_len)),
+        ):
+            check_int(name, value, 1)
+        check_int("head_dim", head_dim, 1, 256)
+        if page_size % _PAGE_MULTIPLE:
+            raise ValueError(f"page_size: expected a multiple of {_PAGE_MULTIPLE}, got {page_size}")
+        if window is not None:
+            check_int("window", window, 0)
+        kv_dtype = dtype if kv_dtype is None else kv_dtype
+        _check_dtypes(dtype, kv_dtype)
+        _check_scales(kv_scales, kv_dtype, (num_layers, 2, num_kv_heads))
+        self.num_layers, self.num_kv_heads, self.head_dim = num_layers, num_kv_heads, head_dim
+        self.page_size, self.window, self.dtype = page_size, window, dtype
+        self.max_seqs, self.max_seq_len = max_seqs, max_seq_len
+        self._tables = PageTables(num_blocks, page_size, max_seq_len, window, prefix_cache)
+        self.device = torch.empty(0, device=device).device
+        self._open: Step | None = None
+
+        def pages(*shape, dtype):
+            size = (num_blocks, 2, page_size, num_kv_heads, *shape)
+            return [torch.empty(size, dtype=dtype, device=self.device) for _ in range(num_layers)]
+
+        self.kv = pages(head_dim, dtype=kv_dtype)
+        self.scales: list[torch.Tensor | None] = [None] * num_layers
+        self._token_scales = kv_dtype in _QUANTISED and kv_scales is None
+        if self._token_scales:
+            self.scales = pages(dtype=torch.float32)
+        elif kv_scales is not None:
+            self.scales = list(kv_scales.to(self.device, copy=True))
+        # Every new token has a slot of its own, so no step has more tokens than there are slots.
+        max_tokens = min(num_blocks * page_size, max_seqs * max_seq_len)
+        max_pages = -(-max_seq_len // page_size)
+        self._tensors = StepTensors(max_seqs, max_pages, max_tokens, self.device)
+
+    @property
+    def pool(self) -> BlockPool:
+        """Who holds which block; ``pool.num_free`` are left."""
+        return self._tables.pool
+
+    def new(self, tokens: Sequence[int] | torch.Tensor | None = None) -> Seq:
+        """A new sequence, empty unless a prefix of it is cached.
+
+        With ``prefix_cache``, ``tokens`` are those it will be fed first.  Its ``length`` says how
+        many of them are there already: feed ``tokens[seq.length:]``, which is never empty, since
+        the output of the last token must be computed.  Once a step has ended well, the whole
+        pages of ``tokens`` it has filled are there for others.
+        """
+        self._check_no_step("new")
+        return self._tables.new(None if tokens is None else _token_list(tokens, self.max_seq_len))
+
+    def fork(self, seq: Seq) -> Seq:
+        """A sequence that continues ``seq`` on its own; pages are shared until one is written."""
+        self._check_no_step("fork")
+        return self._tables.fork(seq)
+
+    def truncate(self, seq: Seq, length: int) -> None:
+        """Forget all but the first ``length`` tokens, as after a speculation that failed.
+
+        Under a window a sequence can always go back to where its last step began, and to 0.
+        """
+        self._check_no_step("truncate")
+        self._tables.truncate(seq, length)
+
+    def free(self, seq: Seq) -> None:
+        """Give back the pages of ``seq``, which must not be used any more."""
+        self._check_no_step("free")
+        self._tables.free(seq)
+
+    def step(self, seqs: Sequence[Seq], n_new: int | Sequence[int]) -> Step:
+        """Add ``n_new`` tokens to each of ``seqs`` (one number, or one a sequence): a `Step`.
+
+        Used as a context manager.  On entry all memory is reserved, or `OutOfBlocks` is raised
+        and nothing has changed: free a sequence, or take fewer, and try again.  When the body
+        ends the tokens count; when it raises, they never were.
+        """
+        return Step(self, seqs, n_new)
+
+    def attend(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        step: Step,
+        variants: Variant | Sequence[Variant] = (),
+        *,
+        scale: float | None = None,
+        causal: bool = True,
+        num_splits: int | None = None,
+        return_lse: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Write the step's keys and values of one layer, and attend to them and all before.
+
+        Args:
+            layer: from 0 to num_layers - 1.
+            q: (tokens, heads, head_dim), the new tokens of all sequences, in the order of the
+                step's; num_kv_heads divides heads.
+            k, v: (tokens, num_kv_heads, head_dim).
+            step: the one that is open.
+            variants: further variants of attention; indices as in a batch of ``seqs``.
+            scale: of the scores; 1 / sqrt(head_dim) by default.
+            causal: a token sees no later one.
+            num_splits, return_lse: as for `paged_attention`.
+
+        Returns:
+            (tokens, heads, head_dim), and with ``return_lse`` the LSE, (tokens, heads).
+
+        Raises:
+            ValueError, TypeError: tensors that do not fit the cache or the step.
+            RuntimeError: the step is not open.
+        """
+        self._check_tensors(layer, q, k, v, step)
+        variants = as_variants(variants)
+        if self.window is not None:
+            if not causal:
+                raise ValueError("causal: expected True where the cache has a window, got False")
+            variants = (*variants, sliding_window(self.window))
+        elif causal:
+            variants = (*variants, causal_mask())
+        kv, scales = self.kv[layer], self.scales[layer]
+        paged_append(k, v, kv, step.slot_mapping, scales)
+        return paged_attention(
+            *(q, kv, step.block_table, step.seq_lens, step.cu_seqlens_q, variants),
+            scale=scale,
+            scales=scales,
+            max_seqlen_q=max(1, step.max_seqlen_q),
+            num_splits=num_splits,
+            return_lse=return_lse,
+        )
+
+    def check(self) -> None:
+        """Verify that the books balance; raises RuntimeError naming what does not."""
+        self._tables.check()
+
+    def _check_no_step(self, what: str) -> None:
+        if self._open is not None:
+            raise RuntimeError(f"{what}: a step is open; end it first")
+
+    def _check_tensors(self, layer, q, k, v, step) -> None:
+        check_int("layer", layer, 0, self.num_layers - 1)
+        if step is not self._open or step is None:
+            raise RuntimeError("step: expected the step of this cache that is open")
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            if not isinstance(x, torch.Tensor):
+                raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+            if x.dtype != self.dtype:
+                raise TypeError(f"{name}: expected the cache's dtype {self.dtype}, got {x.dtype}")
+            if x.device != self.device:
+                raise ValueError(f"{name}: expected the cache's {self.device}, got {x.device}")
+            heads = self.num_kv_heads if name != "q" else x.shape[1] if x.ndim == 3 else "heads"
+            expected = (step.num_tokens, heads, self.head_dim)
+            if tuple(x.shape) != expected:
+                raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
+        if q.shape[1] == 0 or q.shape[1] % self.num_kv_heads:
+            raise ValueError(
+                f"q: expected a multiple of {self.num_kv_heads} heads, got {q.shape[1]}"
+            )
+
+
+class Step:
+    """New tokens for some sequences: made by `PagedKVCache.step`, valid inside its ``with``.
+
+    Attributes:
+        seqs: the sequences, in the order of their tokens.
+        n_new: new tokens of each.
+        num_tokens: new tokens of all.
+        max_seqlen_q: the most of one.
+        positions: (tokens,) int64, where in its sequence each new token stands, from 0.
+        last: (seqs,) int64, the index of each sequence's last new token; means nothing for a
+            sequence that brings none.
+        slot_mapping: (tokens,) int64, block * page_size + offset of each new token.
+        block_table: (seqs, max_pages) int32, the block of each page.
+        seq_lens: (seqs,) int32, keys of each sequence, the new ones included.
+        cu_seqlens_q: (seqs + 1,) int32, where each sequence's new tokens begin.
+
+    The tensors are views of buffers that the next step refills in place.
+    """
+
+    def __init__(self, cache: PagedKVCache, seqs: Sequence[Seq], n_new: int | Sequence[int]):
+        if not isinstance(seqs, Sequence):
+            raise TypeError(f"seqs: expected a list of sequences, got {type(seqs).__name__}")
+        if not isinstance(n_new, (int, Sequence)):
+            raise TypeError(f"n_new: expected an int or a list of them, got {type(n_new).__name__}")
+        self.seqs = list(seqs)
+        self.n_new = [n_new] * len(self.seqs) if isinstance(n_new, int) else list(n_new)
+        self._cache = cache
+
+    def __enter__(self) -> Step:
+        cache = self._cache
+        cache._check_no_step("step")
+        if len(self.seqs) > cache.max_seqs:
+            raise ValueError(
+                f"seqs: expected at most max_seqs = {cache.max_seqs}, got {len(self.seqs)}"
+            )
+        self._taken = cache._tables.reserve(self.seqs, self.n_new)
+        try:
+            self._prepare()
+        except BaseException:
+            cache._tables.cancel(self._taken)
+            raise
+        cache._open = self
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        self._cache._open = None
+        settle = self._cache._tables.commit if kind is None else self._cache._tables.cancel
+        settle(self._taken)
+
+    def _prepare(self) -> None:
+        """Fill the tensors and copy the pages that are shared and will be written."""
+        cache = self._cache
+        self.num_tokens, self.max_seqlen_q = sum(self.n_new), max(self.n_new, default=0)
+        filled = cache._tensors.fill(self.seqs, self.n_new, cache.page_size, cache.pool.num_blocks)
+        self.block_table, self.seq_lens = filled["block_table"], filled["seq_lens"]
+        self.cu_seqlens_q, self.slot_mapping = filled["cu_seqlens_q"], filled["slot_mapping"]
+        self.positions, self.last = filled["positions"], filled["last"]
+        if self._taken.copies:
+            pairs = torch.tensor(self._taken.copies, dtype=torch.int64, device=cache.device)
+            for layer in range(cache.num_layers):
+                copy_blocks(cache.kv[layer], pairs)
+                if cache._token_scales:
+                    copy_blocks(cache.scales[layer], pairs)
+
+
+def _check_dtypes(dtype, kv_dtype) -> None:
+    if dtype not in _DTYPES:
+        raise TypeError(f"dtype: expected float32, float16 or bfloat16, got {dtype}")
+    narrower = [x for x in _DTYPES if torch.promote_types(dtype, x) == dtype]
+    if kv_dtype not in (*narrower, *_QUANTISED):
+        raise NotImplementedError(
+            f"kv_dtype: expected {dtype} or one it can hold, int8 or float8_e4m3fn, got {kv_dtype}"
+        )
+
+
+def _check_scales(kv_scales, kv_dtype, shape: tuple[int, ...]) -> None:
+    if kv_scales is None:
+        return
+    if kv_dtype not in _QUANTISED:
+        raise ValueError(f"kv_scales: expected None for kv_dtype {kv_dtype}, which needs none")
+    if not isinstance(kv_scales, torch.Tensor) or kv_scales.dtype != torch.float32:
+        got = kv_scales.dtype if isinstance(kv_scales, torch.Tensor) else type(kv_scales).__name__
+        raise TypeError(f"kv_scales: expected a tensor of float32, got {got}")
+    if tuple(kv_scales.shape) != shape:
+        raise ValueError(f"kv_scales: expected shape {shape}, got {tuple(kv_scales.shape)}")
+    if not bool(((kv_scales > 0) & (kv_scales < math.inf)).all()):
+        raise ValueError("kv_scales: expected positive finite numbers")
+
+
+def _token_list(tokens, most: int) -> list[int]:
+    if isinstance(tokens, torch.Tensor):
+        if tokens.ndim != 1 or tokens.dtype not in (torch.int64, torch.int32):
+            raise TypeError(
+                f"tokens: expected int64 or int32 of one dimension, got {tokens.dtype} of "
+                f"{tokens.ndim}"
+            )
+        tokens = tokens.tolist()
+    tokens = list(tokens)
+    for token in tokens:
+        check_int("tokens", token, -(2**63), 2**63 - 1)
+    if len(tokens) > most:
+        raise ValueError(f"tokens: expected at most max_seq_len = {most}, got {len(tokens)}")
+    return tokens
