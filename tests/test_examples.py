@@ -1,0 +1,36 @@
+"""The examples run, and say what they are for."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(name: str, *words: str) -> str:
+    result = subprocess.run(
+        [sys.executable, ROOT / "examples" / name, *words],
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_paged_generation(device):
+    said = run("paged_generation.py", "--device", device)
+    # 12 whole pages of the prompt for all; the 8 last tokens of it and 39 more for each.
+    assert "16 tokens: 36 used" in said
+    assert "120 with a prompt for every answer, 128 in a contiguous cache" in said
+    different = int(re.search(r"(\d+) different", said).group(1))
+    assert different == 8
+    assert "equal" in said and "DIFFERENT" not in said
+    assert "kept 3 of 5 new tokens" in said
+    assert "192 of 200 tokens found, 8 to compute" in said
+    free, blocks = re.search(r"in the end: (\d+) of (\d+)", said).groups()
+    assert free == blocks
