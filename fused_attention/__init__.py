@@ -6,9 +6,11 @@ from .ops.add_norm import add_layer_norm, add_rms_norm
 from .ops.attention import attention
 from .ops.bias_gelu import bias_gelu
 from .ops.copy_blocks import copy_blocks
+from .ops.cross_entropy import cross_entropy
 from .ops.gelu import gelu
 from .ops.glu import geglu, swiglu
 from .ops.layer_norm import layer_norm
+from .ops.linear_cross_entropy import linear_cross_entropy
 from .ops.paged_append import paged_append
 from .ops.paged_attention import paged_attention
 from .ops.rms_norm import rms_norm
@@ -49,12 +51,14 @@ __all__ = [
     "bias_gelu",
     "causal",
     "copy_blocks",
+    "cross_entropy",
     "define_variant",
     "document",
     "geglu",
     "gelu",
     "key_padding",
     "layer_norm",
+    "linear_cross_entropy",
     "mask",
     "paged_append",
     "paged_attention",

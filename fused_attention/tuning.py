@@ -235,6 +235,34 @@ def has_e4m3(arch: str) -> bool:
     return arch.startswith("sm_") and int(arch.removeprefix("sm_")) >= 89
 
 
+class BlockConfig(NamedTuple):
+    block: int
+    num_warps: int
+
+
+def cross_entropy(num_classes: int, arch: str) -> BlockConfig:
+    """How many classes a program holds at once: 16 a thread where the row is long enough."""
+    if arch == INTERPRETER:
+        return BlockConfig(64, 4)
+    block = min(4096, max(128, 1 << (num_classes - 1).bit_length()))
+    return BlockConfig(block, max(1, block // 512))
+
+
+def linear_cross_entropy_rows(dim: int) -> int:
+    """How many tokens have their logits held at once.
+
+    As many as there are channels: their logits then weigh what the gradient of the weight does,
+    which is held anyway, and adding up that gradient costs no more traffic than they do.  Fewer
+    than 256 would starve the product, more than 1,024 would not feed it better.
+    """
+    return min(1024, max(256, dim))
+
+
+def rows_in_cache(columns: int) -> int:
+    """How many fp32 rows fit 4 MB, for several operations in turn to find them in a CPU's cache."""
+    return max(1, (1 << 20) // max(1, columns))
+
+
 def architecture(device: torch.device) -> str:
     """The compile target's name, such as sm_90 or gfx942; "interpreter" on the CPU."""
     if device.type == "cpu":
