@@ -37,8 +37,7 @@ def _cross_entropy_forward_kernel(
     target_ptr,
     weight_ptr,
     loss_ptr,
-    max_ptr,
-    log_sum_ptr,
+    stats_ptr,
     stride_n,
     num_classes,
     ignore_index,
@@ -85,19 +84,18 @@ def _cross_entropy_forward_kernel(
         loss = (1.0 - label_smoothing) * loss + label_smoothing / num_classes * smooth
     loss = tl.where(valid, loss, tl.where(counts, float("nan"), 0.0))
     tl.store(loss_ptr + row, loss)
-    tl.store(max_ptr + row, anchor)
-    tl.store(log_sum_ptr + row, log_sum)
+    tl.store(stats_ptr + 2 * row, anchor)
+    tl.store(stats_ptr + 2 * row + 1, log_sum)
 
 
-@triton.jit(do_not_specialize=["ignore_index"])
+@triton.jit(do_not_specialize=["stride_grad", "ignore_index"])
 def _cross_entropy_backward_kernel(
     grad_ptr,
     logits_ptr,
     target_ptr,
     weight_ptr,
     weight_sum_ptr,
-    max_ptr,
-    log_sum_ptr,
+    stats_ptr,
     dlogits_ptr,
     stride_grad,
     stride_n,
@@ -116,7 +114,9 @@ def _cross_entropy_backward_kernel(
     inside = offs_c < num_classes
 
     x = tl.load(logits_ptr + row * stride_n + offs_c, mask=inside & valid, other=0.0)
-    p = tl.exp(x.to(tl.float32) - tl.load(max_ptr + row) - tl.load(log_sum_ptr + row))
+    top = tl.load(stats_ptr + 2 * row)
+    log_sum = tl.load(stats_ptr + 2 * row + 1)
+    p = tl.exp(x.to(tl.float32) - top - log_sum)
     hit = 1.0  # what of the loss falls on the target
     if WEIGHTED:
         hit = tl.load(weight_ptr + target, mask=valid, other=0.0).to(tl.float32)
@@ -139,7 +139,7 @@ def _cross_entropy_backward_kernel(
 def cross_entropy_forward(
     logits, target, weight, losses, stats, ignore_index: int, label_smoothing: float, config
 ) -> None:
-    """Fills ``losses`` (N,) and ``stats`` (2, N), both fp32, from logits (N, C), classes adjacent.
+    """Fills ``losses`` (N,) and ``stats`` (N, 2), both fp32, from logits (N, C), classes adjacent.
 
     ``target`` (N,) is contiguous, ``weight`` (C,) contiguous or None; ``config`` has ``block`` and
     ``num_warps``.
@@ -147,7 +147,7 @@ def cross_entropy_forward(
     if len(target) == 0:
         return
     _cross_entropy_forward_kernel[(len(target),)](
-        *(logits, target, weight, losses, stats[0], stats[1]),
+        *(logits, target, weight, losses, stats),
         *(logits.stride(0), logits.shape[1], ignore_index, label_smoothing),
         WEIGHTED=weight is not None,
         SMOOTHED=label_smoothing > 0,
@@ -175,7 +175,7 @@ def cross_entropy_backward(
     if dlogits.numel() == 0:
         return
     _cross_entropy_backward_kernel[(len(target), triton.cdiv(logits.shape[1], config.block))](
-        *(grad, logits, target, weight, weight_sum, stats[0], stats[1], dlogits),
+        *(grad, logits, target, weight, weight_sum, stats, dlogits),
         *(grad.stride(0), logits.stride(0), dlogits.stride(0)),
         *(logits.shape[1], ignore_index, label_smoothing),
         WEIGHTED=weight is not None,

@@ -115,7 +115,7 @@ def _as_read(logits, target, weight):
 
 
 def forward(logits, target, weight, ignore_index, label_smoothing):
-    """Losses (N,), and the statistics (2, N) that `backward` needs."""
+    """Losses (N,), and the statistics (N, 2) that `backward` needs."""
     dtype = accumulator(logits.dtype)
     if _triton.serves(logits):
         from ..kernels.cross_entropy import cross_entropy_forward
@@ -134,7 +134,7 @@ def forward(logits, target, weight, ignore_index, label_smoothing):
     log_sum = (x - top[:, None]).exp().sum(1).log()
     log_p = x - top[:, None] - log_sum[:, None]
     losses = by_torch.losses(log_p, target, weight, ignore_index, label_smoothing)
-    return losses, torch.stack((top, log_sum))
+    return losses, torch.stack((top, log_sum), 1)
 
 
 def backward(grad, logits, target, weight, stats, ignore_index, label_smoothing, out=None):
@@ -154,7 +154,7 @@ def backward(grad, logits, target, weight, stats, ignore_index, label_smoothing,
             *(ignore_index, label_smoothing, _config(logits)),
         )
         return out
-    log_p = logits.to(stats.dtype) - stats[0][:, None] - stats[1][:, None]
+    log_p = logits.to(stats.dtype) - stats[:, :1] - stats[:, 1:]
     dlogits = by_torch.gradient_(log_p, target, weight, ignore_index, label_smoothing)
     return out.copy_(dlogits.mul_(grad[:, None]))
 
@@ -162,7 +162,7 @@ def backward(grad, logits, target, weight, stats, ignore_index, label_smoothing,
 def _forward_fake(logits, target, weight, ignore_index, label_smoothing):
     dtype = accumulator(logits.dtype)
     rows = len(logits)
-    return logits.new_empty(rows, dtype=dtype), logits.new_empty((2, rows), dtype=dtype)
+    return logits.new_empty(rows, dtype=dtype), logits.new_empty((rows, 2), dtype=dtype)
 
 
 def _backward(grad, logits, target, weight, stats, ignore_index, label_smoothing):
