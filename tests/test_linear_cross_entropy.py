@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import fused_attention as fa
 from benchmarks.cases import Case, Problem
 from benchmarks.cases.cross_entropy import IGNORED
+from benchmarks.memory import cpu_peak
 from fused_attention import tuning
 
 from .op_budget import ask, check
@@ -256,6 +257,14 @@ def test_autocast(device, reduction):
         torch.testing.assert_close(found, expected, rtol=0, atol=2**-7 * scale)
 
 
+def test_logits_are_rounded_once():
+    """Bias and all, as in F.linear: fp32 losses of the same bf16 logits."""
+    *leaves, target = made()
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = (f(*leaves, target, reduction="none") for f in (ours, pair))
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_gradcheck(reduction):
     *leaves, target = made(dtype=torch.float64)
@@ -328,7 +337,10 @@ print(cpu_peak(lambda: function(hidden, weight, target).backward())["peak"])
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@reads_proc
 def test_peak_memory_is_a_fraction_of_the_pairs():
     """Forward and backward, each in a process of its own: 4,096 tokens, 98 MB of logits."""
     peaks = {
@@ -338,6 +350,16 @@ def test_peak_memory_is_a_fraction_of_the_pairs():
     logits = 4096 * 6000 * 4
     assert peaks["pair"] > 2 * logits, "the pair holds logits and their gradient"
     assert peaks["ours"] < peaks["pair"] / 4, peaks
+
+
+@reads_proc
+def test_gradients_held_cost_their_own_size_once_more():
+    """Backward allocates what it returns, and nothing else of that size."""
+    hidden = torch.randn(16, 256, requires_grad=True)
+    weight = torch.randn(20_000, 256, requires_grad=True)
+    loss = fa.linear_cross_entropy(hidden, weight, torch.arange(16))
+    peak = cpu_peak(lambda: torch.autograd.grad(loss, (hidden, weight)))["peak"]
+    assert peak < 1.5 * weight.nbytes
 
 
 H, W, T, B = torch.zeros(4, 3), torch.zeros(9, 3), torch.zeros(4, dtype=torch.long), torch.zeros(9)

@@ -30,6 +30,7 @@ from .cross_entropy_checks import (
 from .layout import accumulator
 from .registration import define, refuse_forward_mode
 
+_PART = 8192  # rows of the weight's gradient
 _INSTEAD = "torch.nn.functional.linear with torch.nn.functional.cross_entropy"
 
 
@@ -184,8 +185,9 @@ def _add_product(total, a, b) -> None:
     """total += a @ b, the product not rounded to the dtype of ``a`` before it is added."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
-    elif a.is_cuda:  # bf16 and fp16 in, fp32 out
-        torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, out=total)
+    elif a.is_cuda:  # bf16 or fp16 in, fp32 out; in parts, for the product to be small
+        for part, rows in zip(total.split(_PART), a.split(_PART), strict=True):
+            part += torch.ops.aten.mm.dtype(rows, b, total.dtype)
     else:
         total.addmm_(a.to(total.dtype), b.to(total.dtype))
 
