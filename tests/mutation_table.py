@@ -625,7 +625,7 @@ LOSSES = (
     tl.store(stats_ptr + 2 * row + 1, log_sum)""",
         """    tl.store(stats_ptr + 2 * row, anchor + log_sum)
     tl.store(stats_ptr + 2 * row + 1, 0.0)""",
-        cross_entropy("hostile_logits[0.0-large_and_constant-*float32-interpreted]"),
+        cross_entropy("probabilities_of_large_logits_keep_their_digits[interpreted]"),
     ),
     Mutation(
         "cross-entropy reads the logit of any target",
@@ -642,10 +642,10 @@ LOSSES = (
         cross_entropy("a_target_that_is_no_class[0.0--1-interpreted]"),
     ),
     Mutation(
-        "cross-entropy reads ignored rows",
+        "cross-entropy gives a target that is no class a gradient",
         LOSS,
-        "mask=inside & valid, other=0.0)",
-        "mask=inside, other=0.0)",
+        'dx = tl.where(valid, dx, tl.where(counts, float("nan"), 0.0))',
+        "dx = tl.where(counts, dx, 0.0)",
         cross_entropy("a_target_that_is_no_class[0.0--1-interpreted]"),
     ),
     Mutation(

@@ -120,6 +120,18 @@ def test_hostile_logits(device, dtype, bend, smoothing, monkeypatch):
 
 
 @every_leg
+def test_probabilities_of_large_logits_keep_their_digits(device, monkeypatch):
+    """log_z as one fp32 number would be off by half a thousandth beside logits of 10,000."""
+    logits = torch.full(LOGITS, 1e4, device=device, requires_grad=True)
+    with recorded(monkeypatch, device):
+        loss = fa.cross_entropy(logits, torch.zeros(LOGITS[0], dtype=torch.long, device=device))
+        (dlogits,) = torch.autograd.grad(loss, logits)
+    expected = torch.full_like(logits, 1 / LOGITS[0] / LOGITS[1])[:, 1:]
+    torch.testing.assert_close(dlogits[:, 1:], expected, rtol=2e-6, atol=0)
+    torch.testing.assert_close(loss.item(), math.log(LOGITS[1]), rtol=1e-6, atol=0)
+
+
+@every_leg
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_impossible_classes(device, smoothing, monkeypatch):
     asked = question(device, bend=forbidden, reduction="none", label_smoothing=smoothing)
