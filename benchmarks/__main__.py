@@ -1,4 +1,4 @@
-"""Measure how attention scales on this machine: time, memory, accuracy.
+"""Measure attention and the fused ops on this machine: time, memory, accuracy.
 
 Run as `python -m benchmarks` from a checkout, or as `fused-attention` once installed.
 """
@@ -6,6 +6,7 @@ Run as `python -m benchmarks` from a checkout, or as `fused-attention` once inst
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -131,6 +132,65 @@ def scaling(
         cache=options.one_of("--cache", cache, ("cold", "warm")),
     )
     run.run(grid, _campaign(grid.device, "scaling", out, timeout, fresh))
+
+
+@app.command()
+def ops(
+    device: Device = "auto",
+    ops: Annotated[
+        str | None, _option("Comma-separated; every fused op if left out. Your own as module:name.")
+    ] = None,
+    providers: Annotated[
+        str | None,
+        _option(
+            "Comma-separated: torch, compile, liger, fused, or your own as module:function; if "
+            "left out, all, Liger where it is installed and the device is a GPU."
+        ),
+    ] = None,
+    hidden: Annotated[
+        str | None,
+        _option(
+            "Hidden (or vocabulary) sizes such as 256,1024, or doublings as in 256..8192; if left "
+            "out, 256, 1024 and 4096 on CPU, 1024..32768 on CUDA, and for the losses the "
+            "vocabularies of models."
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None, _option("Rows (tokens), as --hidden; 1024 on CPU, 8192 on CUDA if left out.")
+    ] = None,
+    dtype: Dtype = None,
+    mode: Annotated[
+        str, _option("forward or forward+backward, or both with a comma.")
+    ] = "forward+backward",
+    repeats: Annotated[
+        int, _option("Timed rounds of a point; 0 takes 3 to 100 as time allows.")
+    ] = 0,
+    seed: Seed = 0,
+    timeout: Timeout = 300.0,
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
+    """Measure every fused op beside torch eager, torch.compile and Liger.
+
+    Time, memory traffic as a share of the copy bandwidth measured in the same run, peak memory,
+    and error against fp64. Every provider is timed in turns with torch eager, in one process, so
+    that the speed-up is not the noise of the machine. Resumes as scaling does.
+    """
+    from .ops import run
+
+    grid = run.Grid(
+        device=options.device(device),
+        ops=_given(options.op_names, ops),
+        providers=_given(options.op_provider_names, providers),
+        modes=options.modes(mode, ("forward", "forward+backward")),
+        hidden=_given(partial(options.sizes, "--hidden"), hidden),
+        rows=_given(partial(options.sizes, "--rows"), rows),
+        dtype=_given(options.dtype, dtype),
+        seed=options.seed(seed),
+        repeats=options.at_least("--repeats", repeats, 0),
+    )
+    conventions = {"conventions": run.CONVENTIONS}
+    run.run(grid, _campaign(grid.device, "ops", out, timeout, fresh, **conventions))
 
 
 @app.command()

@@ -3,13 +3,14 @@
 import json
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from . import progress, provenance, runner
-from .points import Point
+from .points import Measurement
 from .runner import Machine
 from .store import Store
 
@@ -28,10 +29,11 @@ class Campaign:
     timeout: float
     fresh: bool = False
     budget_s: float = math.inf
+    conventions: dict[str, str] = field(default_factory=provenance.CONVENTIONS.copy)
 
-    def run(self, points: list[Point]) -> tuple[list[dict], dict]:
+    def run(self, points: list[Measurement]) -> tuple[list[dict], dict]:
         """The rows comparable with `points`, measured now or before, and their provenance."""
-        store = Store(self.folder, self.fresh)
+        store = Store(self.folder, self.fresh, type(points[0]))
         try:
             for notice in store.notices:
                 self.out.print(notice, markup=False)
@@ -45,7 +47,7 @@ class Campaign:
             self.out.print(f"Left out: {others} stored results of other shapes, machines or code.")
         return rows, origin
 
-    def _measure(self, points: list[Point], store: Store) -> dict:
+    def _measure(self, points: list[Measurement], store: Store) -> dict:
         """Runs the unfinished points; the provenance is rewritten only if there are any."""
         path = self.folder / "provenance.json"
         finished = store.finished(self.timeout)
@@ -58,23 +60,28 @@ class Campaign:
         if not pending and earlier:
             return earlier
         machine = self.machine
-        origin = provenance.collect(self.command, machine.device, machine.facts, points[0].seed)
+        origin = provenance.collect(
+            *(self.command, machine.device, machine.facts, points[0].seed), self.conventions
+        )
         if earlier and not self.fresh:
             past = {name: earlier.get(name) for name in ("started", "command")}
             origin["earlier_runs"] = [*earlier.get("earlier_runs", []), past]
         origin["ceilings"] = machine.ceilings()
         write_json(path, origin)
-        self._follow(pending, store)
+        self._follow(pending, store, points[0].title)
         origin["ceilings_after"] = machine.ceilings()
         origin["steady"] = _steady(origin["ceilings"], origin["ceilings_after"])
         origin["finished"] = provenance.now()
         write_json(path, origin)
         return origin
 
-    def _follow(self, pending: list[Point], store: Store) -> None:
+    def _follow(
+        self, pending: list[Measurement], store: Store, title: Callable[[dict], str]
+    ) -> None:
         deadline = time.monotonic() + self.budget_s
         rows = runner.measure(pending, store, self.machine, self.timeout, deadline)
-        left = len(pending) - sum(1 for _ in progress.follow(rows, len(pending), self.out))
+        shown = progress.follow(rows, len(pending), title, self.out)
+        left = len(pending) - sum(1 for _ in shown)
         if left:
             self.out.print(
                 f"Stopped after {self.budget_s:g} s; the same command measures the other {left}."

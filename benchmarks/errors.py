@@ -28,7 +28,7 @@ def ratios(results: tuple[torch.Tensor, ...], inputs: Inputs, variants: tuple) -
     plain = evaluate(_naive(variants), inputs, gradients)
     scale = max(t.abs().max().item() for t in exact)
     return {
-        name: _ratio(*tensors, scale)
+        name: ratio(*tensors, scale)
         for name, *tensors in zip(RESULTS, results, plain, exact, strict=False)
     }
 
@@ -37,8 +37,10 @@ def _naive(variants: tuple) -> Callable:
     return lambda q, k, v: fa.reference.attention(q, k, v, variants).out
 
 
-def _ratio(x: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor, scale: float) -> float:
-    """Never divides by less than half a unit in the last place of the largest value.
+def ratio(x: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor, scale: float) -> float:
+    """max |x - exact| over max |plain - exact|.
+
+    Never divides by less than half a unit in the last place of the largest value.
 
     Where that is zero too (a gradient that vanishes), by that of the largest of all results.
     """

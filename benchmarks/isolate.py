@@ -124,7 +124,7 @@ def _child(target: str, payload: object, sender, log_path: str) -> None:
 
 def _attempt(target: str, payload: object) -> Outcome:
     try:
-        module, _, function = target.partition(".")
+        module, _, function = target.rpartition(".")
         module = importlib.import_module(f"{__package__}.{module}")
         return Outcome("ok", getattr(module, function)(payload))
     except (Unsupported, NotImplementedError) as error:

@@ -1,13 +1,14 @@
 """What the command line says, checked before anything is written: text in, plain values out."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import variants
 from .points import DTYPES, MODES
 
-MAX_SEQ_LEN = 2**24
+MAX_SIZE = 2**24
 DEFAULT_HEADS, DEFAULT_HEAD_DIM = 8, 64
 
 
@@ -38,46 +39,50 @@ MODELS = {
 
 
 def seq_lens(text: str) -> tuple[int, ...]:
+    return sizes("--seq-lens", text)
+
+
+def sizes(option: str, text: str) -> tuple[int, ...]:
     """`256,512` or a range of doublings `256..8192`, or both, joined by commas."""
-    option, lengths = "--seq-lens", set()
+    found = set()
     for part in text.split(","):
         first, dots, last = (word.strip() for word in part.partition(".."))
         bounds = [first, last] if dots else [first]
         if not all(word.isascii() and word.isdigit() for word in bounds):
-            raise BadOption(option, f"expected lengths such as 256,512 or 256..8192, got '{part}'")
+            raise BadOption(option, f"expected sizes such as 256,512 or 256..8192, got '{part}'")
         start, stop = int(first), int(bounds[-1])
-        if not 1 <= start <= stop <= MAX_SEQ_LEN:
-            raise BadOption(option, f"expected 1 <= length <= {MAX_SEQ_LEN}, rising, got '{part}'")
+        if not 1 <= start <= stop <= MAX_SIZE:
+            raise BadOption(option, f"expected 1 <= size <= {MAX_SIZE}, rising, got '{part}'")
         while start <= stop:
-            lengths.add(start)
+            found.add(start)
             start *= 2
-    return tuple(sorted(lengths))
+    return tuple(sorted(found))
 
 
 def variant_specs(text: str) -> tuple[str, ...]:
-    specs = _listed("--variants", text)
-    for spec in specs:
-        try:
-            variants.parse(spec)
-        except ValueError as error:
-            raise BadOption("--variants", str(error)) from None
-    return specs
+    return _known("--variants", text, variants.parse)
 
 
 def provider_names(text: str) -> tuple[str, ...]:
     from . import providers
 
-    names = _listed("--providers", text)
-    for name in names:
-        try:
-            providers.find(name)
-        except ValueError as error:
-            raise BadOption("--providers", str(error)) from None
-    return names
+    return _known("--providers", text, providers.find)
 
 
-def modes(text: str) -> tuple[str, ...]:
-    return tuple(one_of("--mode", mode, MODES) for mode in _listed("--mode", text))
+def op_names(text: str) -> tuple[str, ...]:
+    from .ops import table
+
+    return _known("--ops", text, table.find)
+
+
+def op_provider_names(text: str) -> tuple[str, ...]:
+    from .ops import providers
+
+    return _known("--providers", text, providers.find)
+
+
+def modes(text: str, known: tuple[str, ...] = MODES) -> tuple[str, ...]:
+    return tuple(one_of("--mode", mode, known) for mode in _listed("--mode", text))
 
 
 def dtype(text: str) -> str:
@@ -143,6 +148,17 @@ def out_dir(path: Path) -> Path:
             return path
     except OSError as error:
         raise BadOption("--out", f"cannot write to {path}: {error.strerror}") from None
+
+
+def _known(option: str, text: str, find: Callable[[str], object]) -> tuple[str, ...]:
+    """The items of a list, each of which `find` accepts."""
+    items = _listed(option, text)
+    for item in items:
+        try:
+            find(item)
+        except ValueError as error:
+            raise BadOption(option, str(error)) from None
+    return items
 
 
 def _listed(option: str, text: str) -> tuple[str, ...]:

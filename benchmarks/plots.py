@@ -98,7 +98,7 @@ def _panel(axes: Axes, points: pd.DataFrame, laws: list[dict], name: str, metric
         if name == "memory":
             labels.append(_theory(axes, lengths, points.iloc[0]))
     axes.set_xlabel("sequence length n (tokens)")
-    _length_axis(axes, lengths)
+    length_axis(axes, lengths)
     _failures(axes, points)
     metric.ticks(axes)
     axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
@@ -185,7 +185,7 @@ def _failures(axes: Axes, points: pd.DataFrame) -> None:
         )
 
 
-def _length_axis(axes: Axes, lengths: list[int]) -> None:
+def length_axis(axes: Axes, lengths: list[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(lengths))
     shown = [f"{n // 1024}k" if n % 1024 == 0 else str(n) for n in lengths]
     axes.xaxis.set_major_formatter(FixedFormatter(shown))

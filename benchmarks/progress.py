@@ -1,6 +1,6 @@
 """Live progress: a bar on a terminal, one plain line a point everywhere else."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,11 +18,13 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=LOG_WIDTH, no_color=True)
 
 
-def follow(rows: Iterable[dict], total: int, out: Console) -> Iterator[dict]:
-    """Passes rows through and shows them."""
+def follow(
+    rows: Iterable[dict], total: int, title: Callable[[dict], str], out: Console
+) -> Iterator[dict]:
+    """Passes rows through and shows them; `title` names the point of a row."""
     if not out.is_terminal:
         for number, row in enumerate(rows, 1):
-            out.print(f"[{number:>{len(str(total))}}/{total}] {describe(row)}", markup=False)
+            out.print(f"[{number:>{len(str(total))}}/{total}] {describe(row, title)}", markup=False)
             yield row
         return
     columns = (
@@ -34,12 +36,12 @@ def follow(rows: Iterable[dict], total: int, out: Console) -> Iterator[dict]:
     with Progress(*columns, console=out) as progress:
         task = progress.add_task("measuring", total=total)
         for row in rows:
-            progress.update(task, advance=1, description=describe(row))
+            progress.update(task, advance=1, description=describe(row, title))
             yield row
 
 
-def describe(row: dict) -> str:
-    point = f"{row['provider']} {row['variant']} {row['mode']} n={row['seq_len']}"
+def describe(row: dict, title: Callable[[dict], str]) -> str:
+    point = title(row)
     if row["status"] != "ok":
         reason = f" ({row['reason']})" if row["reason"] else ""
         return f"{point}: {row['status']}{reason}"

@@ -17,13 +17,23 @@ import fused_attention
 from . import errors, fits, flops, theory
 
 PACKAGE = Path(__file__).parent
-MEASURING = ("worker", "timing", "memory", "providers", "inputs", "errors", "variants")
+MEASURING = (
+    *("worker", "timing", "memory", "providers", "inputs", "errors", "variants"),
+    *("ops/worker", "ops/providers"),
+)
 SOURCES = (
     *("*.py", "ops/*.py", "variants/*.py", "kernels/*.py"),
     *(f"benchmarks/{name}.py" for name in MEASURING),
+    "benchmarks/cases/*.py",
 )
 BUSY_SAMPLE_S = 0.5
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "pandas", "matplotlib")
+CONVENTIONS = {
+    "tflops": flops.CONVENTION,
+    "exponents": fits.TAIL,
+    "max_error_ratio": errors.CONVENTION,
+    "theory": theory.COUNTS,
+}
 
 
 def fingerprint(machine: dict) -> dict:
@@ -56,7 +66,13 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def collect(command: list[str], device: str, machine: dict, seed: int) -> dict:
+def collect(
+    command: list[str],
+    device: str,
+    machine: dict,
+    seed: int,
+    conventions: dict[str, str] = CONVENTIONS,
+) -> dict:
     """Everything known at the start of a run; clocks and loads are those of this moment."""
     return {
         "started": now(),
@@ -72,12 +88,7 @@ def collect(command: list[str], device: str, machine: dict, seed: int) -> dict:
         },
         "cpu": _cpu(machine),
         "gpu": _gpu(machine) if device == "cuda" else None,
-        "conventions": {
-            "tflops": flops.CONVENTION,
-            "exponents": fits.TAIL,
-            "max_error_ratio": errors.CONVENTION,
-            "theory": theory.COUNTS,
-        },
+        "conventions": conventions,
     }
 
 

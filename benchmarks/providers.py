@@ -4,7 +4,6 @@ A provider takes a Case and returns what to call, or raises Unsupported with the
 own provider is named on the command line as `module:function`.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import fused_attention as fa
 
 from .isolate import Unsupported
+from .lookup import lookup
 from .variants import Shape, Term, build
 
 CUDA_ONLY = (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
@@ -175,13 +175,4 @@ PROVIDERS: dict[str, Callable[[Case], Prepared]] = {
 
 def find(name: str) -> Callable[[Case], Prepared]:
     """A provider by name; ValueError if there is none."""
-    if name in PROVIDERS:
-        return PROVIDERS[name]
-    module, colon, function = name.partition(":")
-    known = f"known: {', '.join(PROVIDERS)}, or your own as module:function"
-    if not colon or module == "sdpa":
-        raise ValueError(f"unknown provider '{name}'; {known}")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot load provider '{name}': {error}; {known}") from error
+    return lookup("provider", name, PROVIDERS)

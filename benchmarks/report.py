@@ -38,25 +38,14 @@ def write(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: dic
 
 
 def render(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: dict) -> str:
-    pictures = "".join(_picture(folder / f"{name}.svg", name) for name in ("time", "memory"))
+    pictures = "".join(
+        picture(folder / f"{name}.svg", f"{name} against sequence length")
+        for name in ("time", "memory")
+    )
     wide = " wide" if frame["mode"].nunique() > 1 else ""
     found = "".join(f"<li>{escape(line)}</li>" for line in headlines(frame))
     notes = "".join(f"<li>{escape(note)}</li>" for note in footnotes(frame))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>How attention scales on {escape(provenance["device_name"])}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>How attention scales</h1>
-<p class="lead">{escape(provenance["device_name"])}, {escape(provenance["started"])}</p>
-<ul>{found}</ul>
+    body = f"""<ul>{found}</ul>
 <div class="pictures{wide}">{pictures}</div>
 <h2>Exponents</h2>
 {_exponents(fitted)}
@@ -68,7 +57,27 @@ def render(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: di
 {escape(provenance["conventions"]["max_error_ratio"])}. TFLOP/s count
 {escape(provenance["conventions"]["tflops"])}.</small></p>
 {_measurements(frame)}
-<ul>{notes}</ul>
+<ul>{notes}</ul>"""
+    return page("How attention scales", body, provenance)
+
+
+def page(title: str, body: str, provenance: dict) -> str:
+    """The whole of a report: `body` between a title and where its numbers come from."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{title} on {escape(provenance["device_name"])}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="lead">{escape(provenance["device_name"])}, {escape(provenance["started"])}</p>
+{body}
 <h2>Reproduce</h2>
 <pre>{escape(provenance["command"])}</pre>
 <h2>Where the numbers come from</h2>
@@ -78,12 +87,12 @@ def render(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: di
 """
 
 
-def _picture(path: Path, name: str) -> str:
+def picture(path: Path, alt: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{name} against sequence length" src="data:image/svg+xml;base64,{data}">'
+    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 
-def _table(head: list[str], lines: list[list[str]], text_columns: int) -> str:
+def table(head: list[str], lines: list[list[str]], text_columns: int) -> str:
     def row(cells, tag):
         shown = (
             f'<{tag} class="text">{cell}</{tag}>' if i < text_columns else f"<{tag}>{cell}</{tag}>"
@@ -112,17 +121,17 @@ def _measurements(frame: pd.DataFrame) -> str:
                 milliseconds(p.time_ms),
                 f"{milliseconds(p.time_ms_p20)} to {milliseconds(p.time_ms_p80)}",
                 f"{p.repeats:.0f}",
-                _times(p.speedup_over_naive),
+                times(p.speedup_over_naive),
                 f"{p.tflops:.3g}",
                 size(p.peak_memory_bytes),
-                _times(p.memory_saving_over_naive),
+                times(p.memory_saving_over_naive),
                 "" if pd.isna(p.max_error_ratio) else f"{p.max_error_ratio:.2f}",
             ]
         )
-    return _table(head, lines, text_columns=2)
+    return table(head, lines, text_columns=2)
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
     return "" if pd.isna(ratio) else f"{ratio:.3g}x"
 
 
@@ -141,7 +150,7 @@ def _exponents(fitted: list[dict]) -> str:
                 fitted_over(law),
             ]
         )
-    return _table(head, lines, text_columns=3)
+    return table(head, lines, text_columns=3)
 
 
 def _frontier(frame: pd.DataFrame) -> str:
@@ -154,7 +163,7 @@ def _frontier(frame: pd.DataFrame) -> str:
         ]
         for line in frontier(frame).itertuples()
     ]
-    return _table(["curve", "mode", "longest that ran", "first that did not"], lines, 2)
+    return table(["curve", "mode", "longest that ran", "first that did not"], lines, 2)
 
 
 def _provenance(provenance: dict) -> str:

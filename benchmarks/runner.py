@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from . import isolate, provenance
-from .points import Point
+from .points import Measurement
 from .store import Store
 
 PROBE_TIMEOUT_S = 120.0
@@ -37,15 +37,15 @@ def find_machine(device: str) -> Machine:
     raise isolate.Refused(f"{device} does not answer: {outcome.reason}")
 
 
-def interleaved(points: Iterable[Point], seed: int) -> list[Point]:
-    """Short lengths first; at each length the curves in a random order, so drift favours none."""
+def interleaved(points: Iterable[Measurement], seed: int) -> list[Measurement]:
+    """Small ones first; at each size the curves in a random order, so drift favours none."""
     points = list(points)
     random.Random(seed).shuffle(points)
-    return sorted(points, key=lambda point: point.seq_len)
+    return sorted(points, key=lambda point: point.size)
 
 
 def measure(
-    points: Iterable[Point], store: Store, machine: Machine, timeout: float, deadline: float
+    points: Iterable[Measurement], store: Store, machine: Machine, timeout: float, deadline: float
 ) -> Iterator[dict]:
     """Yields a row for every point that the store has not finished yet, after storing it.
 
@@ -58,14 +58,14 @@ def measure(
             continue
         if time.monotonic() > deadline:
             return
-        outcome = isolate.run("worker.measure", point, timeout, machine.method)
+        outcome = isolate.run(point.measured_by, point, timeout, machine.method)
         row = {
             "key": point.key(fingerprint),
             "config": point.config(fingerprint),
             **asdict(point),
             "status": outcome.status,
             "reason": outcome.reason,
-            **dict.fromkeys(NUMBERS),
+            **dict.fromkeys(point.numbers),
             **(outcome.value or {}),
             "device_name": machine.facts["device_name"],
             "timeout_s": timeout,
@@ -74,13 +74,3 @@ def measure(
         }
         store.append(row)
         yield row
-
-
-NUMBERS = (
-    "time_ms",
-    "time_ms_p20",
-    "time_ms_p80",
-    "peak_memory_bytes",
-    "tflops",
-    "max_error_ratio",
-)

@@ -5,29 +5,27 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from .isolate import Refused
-from .points import STATUSES
+from .points import STATUSES, Measurement, Point
 
 NAME = "results.jsonl"
-REQUIRED = {
-    "key": str,
-    "config": str,
-    "provider": str,
-    "variant": str,
-    "mode": str,
-    "seq_len": int,
-    "status": str,
-}
+REQUIRED = {"key": str, "config": str, "status": str}
 MEASURED = ("time_ms", "peak_memory_bytes")
 FINAL = ("ok", "unsupported", "oom")
 
 
 class Store:
-    """The rows of one folder. Opening it sets a damaged file aside and keeps its good rows."""
+    """The rows of one folder, of one kind of point.
 
-    def __init__(self, folder: Path, fresh: bool = False) -> None:
+    Opening it sets a damaged file aside and keeps its good rows.
+    """
+
+    def __init__(self, folder: Path, fresh: bool = False, kind: type[Measurement] = Point) -> None:
+        axes = {field.name: field.type for field in fields(kind) if field.name in kind.axes}
+        self.required = REQUIRED | axes
         self.path = folder / NAME
         self.notices: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +69,7 @@ class Store:
         if not self.path.exists():
             return []
         text = self.path.read_bytes().decode(errors="replace")
-        parsed = [_parse(line) for line in text.splitlines()]
+        parsed = [_parse(line, self.required) for line in text.splitlines()]
         rows = [row for row in parsed if row is not None]
         if len(rows) < len(parsed) or (text and not text.endswith("\n")):
             self._set_aside(rows, bad=len(parsed) - len(rows))
@@ -99,12 +97,12 @@ def _numbered(path: Path, word: str) -> Iterator[Path]:
         number += 1
 
 
-def _parse(line: str) -> dict | None:
+def _parse(line: str, required: dict[str, type]) -> dict | None:
     with contextlib.suppress(ValueError):
         row = json.loads(line)
         if (
             isinstance(row, dict)
-            and all(isinstance(row.get(name), kind) for name, kind in REQUIRED.items())
+            and all(isinstance(row.get(name), kind) for name, kind in required.items())
             and row["status"] in STATUSES
             and all(isinstance(row.get(n), (int, float)) for n in MEASURED if row["status"] == "ok")
         ):

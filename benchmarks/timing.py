@@ -1,8 +1,9 @@
 """How long a call takes: medians with quantiles, compilation and warm-up outside."""
 
 import gc
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ PATIENCE_S = 60.0
 MIN_REPEATS, MAX_REPEATS = 3, 100
 WARM_UP_MS = 25.0
 BATCH_MS, MAX_BATCH = 50.0, 10
+
+Calls = Sequence[Callable[[], object]]
 
 
 def quantiles(milliseconds: list[float]) -> dict:
@@ -25,7 +28,7 @@ def quantiles(milliseconds: list[float]) -> dict:
     }
 
 
-def enough(done: int, elapsed_s: float, repeats: int) -> bool:
+def enough(done: int, elapsed_s: float, repeats: int, budget_s: float | None = None) -> bool:
     """Whether to stop: a fixed count if asked for, else 3 to 100 repeats within the budget.
 
     Calls so slow that three of them exhaust PATIENCE_S are timed once or twice.
@@ -34,7 +37,7 @@ def enough(done: int, elapsed_s: float, repeats: int) -> bool:
         return done >= repeats
     if done >= MAX_REPEATS or (done and elapsed_s >= PATIENCE_S):
         return True
-    return done >= MIN_REPEATS and elapsed_s >= BUDGET_S
+    return done >= MIN_REPEATS and elapsed_s >= (BUDGET_S if budget_s is None else budget_s)
 
 
 def flusher(device: str, cache: str) -> Callable[[], object]:
@@ -45,34 +48,61 @@ def flusher(device: str, cache: str) -> Callable[[], object]:
 
 
 def cpu_times(call: Callable[[], object], repeats: int, cache: str) -> list[float]:
-    flush = flusher("cpu", cache)
-    times: list[float] = []
-    gc.collect()
-    gc.disable()
-    started = time.perf_counter()
-    while not enough(len(times), time.perf_counter() - started, repeats):
-        flush()
-        begin = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - begin) * 1e3)
-    gc.enable()
-    return times
+    return [took for (took,) in cpu_rounds((call,), repeats, cache)]
 
 
 def cuda_times(call: Callable[[], object], repeats: int, cache: str) -> list[float]:
-    """CUDA events around each call; queued in batches so that the host runs ahead of the device."""
-    flush = flusher("cuda", cache)
-    batch = max(1, min(MAX_BATCH, int(BATCH_MS / _warm_up(call))))
-    times: list[float] = []
+    return [took for (took,) in cuda_rounds((call,), repeats, cache)]
+
+
+def cpu_rounds(
+    calls: Calls, repeats: int, cache: str, budget_s: float | None = None
+) -> list[tuple[float, ...]]:
+    """The milliseconds of each call, round after round: rivals that alternate see the same noise.
+
+    Every other round goes through the calls backwards, so that none always comes first.
+    """
+    flush = flusher("cpu", cache)
+    rounds: list[tuple[float, ...]] = []
     gc.collect()
     gc.disable()
     started = time.perf_counter()
-    while not enough(len(times), time.perf_counter() - started, repeats):
-        events = [_timed(call, flush) for _ in range(batch)]
-        torch.cuda.synchronize()
-        times += [begin.elapsed_time(end) for begin, end in events]
+    while not enough(len(rounds), time.perf_counter() - started, repeats, budget_s):
+        rounds.append(_in_turn(calls, len(rounds), lambda call: _clocked(call, flush)))
     gc.enable()
-    return times[:repeats] if repeats else times
+    return rounds
+
+
+def cuda_rounds(
+    calls: Calls, repeats: int, cache: str, budget_s: float | None = None
+) -> list[tuple[float, ...]]:
+    """CUDA events around each call; queued in batches so that the host runs ahead of the device."""
+    flush = flusher("cuda", cache)
+    batch = max(1, min(MAX_BATCH, int(BATCH_MS / sum(_warm_up(call) for call in calls))))
+    rounds: list[tuple[float, ...]] = []
+    gc.collect()
+    gc.disable()
+    started = time.perf_counter()
+    while not enough(len(rounds), time.perf_counter() - started, repeats, budget_s):
+        events = [_in_turn(calls, i, lambda call: _timed(call, flush)) for i in range(batch)]
+        torch.cuda.synchronize()
+        rounds += [tuple(begin.elapsed_time(end) for begin, end in pairs) for pairs in events]
+    gc.enable()
+    return rounds[:repeats] if repeats else rounds
+
+
+def _in_turn(calls: Calls, number: int, measure: Callable) -> tuple:
+    """What `measure` says of each call, in the order of `calls`, whichever goes first."""
+    if number % 2 == 0:
+        return tuple(measure(call) for call in calls)
+    return tuple(measure(call) for call in reversed(calls))[::-1]
+
+
+def _clocked(call: Callable[[], object], flush: Callable[[], object]) -> float:
+    flush()
+    begin = time.perf_counter()
+    call()
+    return (time.perf_counter() - begin) * 1e3
 
 
 def _timed(call: Callable[[], object], flush: Callable[[], object]) -> tuple:
@@ -95,3 +125,15 @@ def _warm_up(call: Callable[[], object]) -> float:
         now = time.perf_counter()
         if (now - started) * 1e3 >= WARM_UP_MS:
             return (now - begin) * 1e3
+
+
+def median_interval(values: list[float]) -> tuple[float, float, float]:
+    """(low, median, high): with 95 % confidence the true median lies between low and high.
+
+    Order statistics, so whatever the distribution; below six values their extremes.
+    """
+    ordered, n = sorted(values), len(values)
+    rank, below = 0, 1  # below: how many of 2**n coin throws put at most `rank` values under it
+    while 40 * (below := below + math.comb(n, rank + 1)) <= 2**n:
+        rank += 1
+    return ordered[rank], float(np.median(ordered)), ordered[n - 1 - rank]

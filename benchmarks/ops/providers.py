@@ -1,0 +1,57 @@
+"""Who computes an op: one function each, which takes a Case and its Problem.
+
+It returns what to call on the case's inputs, or raises Unsupported with the reason.
+"""
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+
+from ..cases import Case, Problem
+from ..isolate import Unsupported
+from ..lookup import lookup
+from ..providers import Prepared
+
+LIGER = "liger_kernel"
+
+
+def eager(case: Case, problem: Problem) -> Prepared:
+    return Prepared(case.reference)
+
+
+def compiled(case: Case, problem: Problem) -> Prepared:
+    return Prepared(torch.compile(case.reference, dynamic=False), compiled=True)
+
+
+def fused(case: Case, problem: Problem) -> Prepared:
+    return Prepared(case.op)
+
+
+def liger(case: Case, problem: Problem) -> Prepared:
+    if case.liger is None:
+        raise Unsupported(f"Liger has no {case.name}")
+    if not has_liger():
+        raise Unsupported(f"{LIGER} is not installed")
+    if problem.device == "cpu":
+        raise Unsupported("Liger's kernels need a GPU")
+    return Prepared(case.liger)
+
+
+def has_liger() -> bool:
+    return importlib.util.find_spec(LIGER) is not None
+
+
+BASELINE = "torch"
+OURS = "fused"
+PROVIDERS: dict[str, Callable[[Case, Problem], Prepared]] = {
+    BASELINE: eager,
+    "compile": compiled,
+    "liger": liger,
+    OURS: fused,
+}
+
+
+def find(name: str) -> Callable[[Case, Problem], Prepared]:
+    """A provider by name; ValueError if there is none."""
+    return lookup("provider", name, PROVIDERS)

@@ -1,0 +1,119 @@
+"""The run over the ops: which points, and what is written and printed about them."""
+
+import itertools
+from dataclasses import dataclass, field
+
+from .. import runner
+from ..campaign import Campaign, warn_if_disturbed
+from . import analysis, pictures, report, tables, worker
+from .points import OpPoint
+from .providers import BASELINE, OURS, has_liger
+from .table import OPS
+
+CONVENTIONS = {
+    "gbytes_per_s": worker.BYTES,
+    "speedup": worker.SPEEDUP,
+    "max_error_ratio": worker.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    hidden: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is measured on a device when nothing is asked for."""
+
+    sizes: Sizes
+    dtype: str
+    own: dict[str, Sizes] = field(default_factory=dict)  # of ops that have a vocabulary
+
+
+GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
+DEFAULTS = {
+    "cpu": Defaults(
+        sizes=Sizes(hidden=(256, 1024, 4096), rows=(1024,)),
+        dtype="float32",
+        own={
+            "cross_entropy": Sizes(hidden=(1024, 8192, GPT2_VOCABULARY), rows=(256,)),
+            "linear_cross_entropy": Sizes(hidden=(GPT2_VOCABULARY,), rows=(4096,)),
+        },
+    ),
+    "cuda": Defaults(
+        sizes=Sizes(hidden=tuple(2**i for i in range(10, 16)), rows=(8192,)),
+        dtype="bfloat16",
+        own={
+            name: Sizes(hidden=(GPT2_VOCABULARY, LLAMA3_VOCABULARY), rows=(8192,))
+            for name in ("cross_entropy", "linear_cross_entropy")
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to measure; what is left out means the device's defaults."""
+
+    device: str
+    ops: tuple[str, ...] | None
+    providers: tuple[str, ...] | None
+    modes: tuple[str, ...]
+    hidden: tuple[int, ...] | None
+    rows: tuple[int, ...] | None
+    dtype: str | None
+    seed: int
+    repeats: int
+
+    def points(self) -> list[OpPoint]:
+        defaults = DEFAULTS[self.device]
+        points = [
+            OpPoint(
+                provider=provider,
+                op=op,
+                mode=mode,
+                rows=rows,
+                hidden=hidden,
+                dtype=self.dtype or defaults.dtype,
+                device=self.device,
+                seed=self.seed,
+                repeats=self.repeats,
+            )
+            for op, provider, mode in itertools.product(
+                self.ops or OPS, self.providers or default_providers(self.device), self.modes
+            )
+            for hidden, rows in self._sizes(defaults.own.get(op, defaults.sizes))
+        ]
+        return runner.interleaved(points, self.seed)
+
+    def _sizes(self, known: Sizes):
+        return itertools.product(self.hidden or known.hidden, self.rows or known.rows)
+
+
+def default_providers(device: str) -> tuple[str, ...]:
+    """Liger where it could run."""
+    liger = ("liger",) if device == "cuda" and has_liger() else ()
+    return (BASELINE, "compile", *liger, OURS)
+
+
+def run(grid: Grid, campaign: Campaign) -> None:
+    rows, origin = campaign.run(grid.points())
+    if not rows:
+        campaign.out.print("Nothing was measured.")
+        return
+    copy = origin["ceilings"].get("copy_gbytes_per_s")
+    frame = analysis.summarise(rows, copy)
+    folder, out = campaign.folder, campaign.out
+    frame.to_csv(folder / "summary.csv", index=False)
+    drawn = pictures.draw_all(frame, copy, folder, caption(origin, frame))
+    report.write(folder, frame, drawn, origin)
+    tables.print_summary(out, frame)
+    warn_if_disturbed(origin, out)
+    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+    out.print(f"To reproduce: {origin['command']}", markup=False, soft_wrap=True)
+
+
+def caption(origin: dict, frame) -> str:
+    return f"{origin['device_name']}, {frame.iloc[0]['dtype']}"

@@ -1,0 +1,11 @@
+"""The ops that can be measured, by name."""
+
+from ..cases import CASES, Case
+from ..lookup import lookup
+
+OPS: dict[str, Case] = {case.name: case for case in CASES}
+
+
+def find(name: str) -> Case:
+    """A case by name, or the user's own as module:name; ValueError if there is none."""
+    return lookup("op", name, OPS)
