@@ -133,5 +133,9 @@ def _attempt(target: str, payload: object) -> Outcome:
         return Outcome("oom", reason=_line(str(error), 0) or "MemoryError")
     except Exception as error:
         text = ": ".join(filter(None, [type(error).__name__, _line(str(error), 0)]))
-        is_oom = any(sign in str(error).lower() for sign in OOM_SIGNS)
-        return Outcome("oom" if is_oom else "error", reason=text)
+        return Outcome("oom" if ran_out(error) else "error", reason=text)
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory was what it failed for."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OOM_SIGNS)

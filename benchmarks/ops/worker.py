@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .. import errors, memory, timing
+from .. import errors, isolate, memory, timing
 from ..cases import Case, Problem
 from ..worker import COMPILE_THREADS
 from . import providers, table
@@ -74,7 +74,7 @@ def measure(point: OpPoint) -> dict:
         _load_kernels(case, prepared.call, problem, backward)
     peak = (memory.cuda_peak if on_cuda else memory.cpu_peak)(task)
     peak.pop("result")
-    calls = (task,) if point.provider == providers.BASELINE else (task, rival)
+    calls = (task, rival) if point.provider != providers.BASELINE and _runs(rival) else (task,)
     rounds = (timing.cuda_rounds if on_cuda else timing.cpu_rounds)(
         calls, point.repeats, "cold", BUDGET_S[point.device]
     )
@@ -93,6 +93,17 @@ def measure(point: OpPoint) -> dict:
         "reason": None if math.isfinite(ratio) else "the result is not finite",
         "threads": torch.get_num_threads(),
     }
+
+
+def _runs(rival: Task) -> bool:
+    """Whether torch has the memory for it; this call also loads its kernels."""
+    try:
+        rival()
+    except (MemoryError, RuntimeError) as error:
+        if isolate.ran_out(error):
+            return False
+        raise
+    return True
 
 
 def _tensors(case: Case, problem: Problem, backward: bool) -> tuple[tuple, tuple]:

@@ -5,17 +5,19 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Problem
+
+MIB = 2**20
+ALLOCATED = 200 * MIB
 
 
-def _passes(count):
-    return lambda p, backward: (
-        count[backward] * p.rows * p.hidden * torch.empty((), dtype=p.dtype).element_size()
-    )
+def _traffic(problem: Problem, backward: bool) -> int:
+    """Two passes over x, and one more of it backward."""
+    return (3 if backward else 2) * problem.rows * problem.hidden * problem.dtype.itemsize
 
 
-def _arithmetic(problem, backward):
-    return (2 if backward else 1) * problem.rows * problem.hidden
+def _arithmetic(problem: Problem, backward: bool) -> int:
+    return problem.rows * problem.hidden
 
 
 double = Case(
@@ -24,33 +26,35 @@ double = Case(
     reference=lambda x: x * 2,
     make_inputs=lambda p: (p.normal(p.rows, p.hidden),),
     flops=_arithmetic,
-    bytes=_passes((2, 2)),
+    bytes=_traffic,
 )
-sum_and_norm = Case(
+sum_and_norm = replace(
+    double,
     name="sum_and_norm",
     op=lambda x, y: (x + y, F.rms_norm(x + y, x.shape[-1:])),
     reference=lambda x, y: (y + x, F.rms_norm(x + y, x.shape[-1:])),
     make_inputs=lambda p: (p.normal(p.rows, p.hidden), p.normal(p.rows, p.hidden, stream=1)),
-    flops=_arithmetic,
-    bytes=_passes((4, 4)),
 )
-picks = Case(
-    name="picks",
-    op=lambda x, index: F.cross_entropy(x, index),
-    reference=lambda x, index: F.cross_entropy(x, index),
-    make_inputs=lambda p: (
-        p.normal(p.rows, p.hidden),
-        torch.arange(p.rows, device=p.device) % p.hidden,
-    ),
-    flops=_arithmetic,
-    bytes=_passes((1, 2)),
+pick = replace(
+    double,
+    name="pick",
+    op=F.cross_entropy,
+    reference=F.cross_entropy,
+    make_inputs=lambda p: (p.normal(p.rows, p.hidden), torch.arange(p.rows) % p.hidden),
 )
-wrong = replace(double, name="wrong", op=lambda x: x * 2.001)
-is_not_a_number = replace(double, name="nan", op=lambda x: x * float("nan"))
-slow = replace(double, name="slow", op=lambda x: sum((x / 64 for _ in range(128)), x * 0))
-hungry = replace(double, name="hungry", op=lambda x: x * 2 + torch.ones(200 * 2**20).mean() * 0)
-refuses = replace(double, name="refuses", reference=double.reference)
+wrong = replace(double, op=lambda x: x * 2.001)
+wrong_gradient = replace(double, op=lambda x: (x * 2).detach() + (x - x.detach()))
+wrong_gradient_of_sum = replace(
+    sum_and_norm,
+    op=lambda x, y: ((x + y).detach() + x - x.detach(), F.rms_norm(x + y, x.shape[-1:])),
+)
+is_not_a_number = replace(double, op=lambda x: x * float("nan"))
+slow = replace(double, op=lambda x: sum((x / 64 for _ in range(128)), x * 0))
+hungry = replace(double, op=lambda x: x * 2 + torch.ones(ALLOCATED // 4)[0] - 1)
 
 
-def out_of_torchs_reach(*inputs):
-    raise MemoryError
+def _out_of_memory(x: torch.Tensor) -> torch.Tensor:
+    return x * 2 if x.shape[0] < 100 else torch.ones(2**50)
+
+
+beyond_torch = replace(double, reference=_out_of_memory)
