@@ -2,6 +2,16 @@
 
 from . import reference
 from .block_pool import BlockPool, OutOfBlocks
+from .modules import (
+    GELU,
+    MLP,
+    AddLayerNorm,
+    AddRMSNorm,
+    CrossEntropyLoss,
+    LayerNorm,
+    MultiheadAttention,
+    RMSNorm,
+)
 from .ops.add_norm import add_layer_norm, add_rms_norm
 from .ops.attention import attention
 from .ops.bias_gelu import bias_gelu
@@ -36,9 +46,17 @@ from .variants import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "GELU",
+    "MLP",
+    "AddLayerNorm",
+    "AddRMSNorm",
     "BlockPool",
+    "CrossEntropyLoss",
+    "LayerNorm",
+    "MultiheadAttention",
     "OutOfBlocks",
     "PagedKVCache",
+    "RMSNorm",
     "Variant",
     "VariantType",
     "add_layer_norm",

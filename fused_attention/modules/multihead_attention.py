@@ -1,0 +1,161 @@
+"""torch's multi-head attention on the fused op."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..ops.attention import attention
+from ..variants import bias, causal, mask
+
+
+class ShapeError(ValueError, RuntimeError):
+    """A shape that does not fit: ours are ValueError, torch's RuntimeError."""
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """``torch.nn.MultiheadAttention`` on `fused_attention.attention`.
+
+    Constructor, state dict, initialisation and signature are torch's, and so are the results, but
+    for a query that may attend to nothing (every key padded, say): its attention is zero here, so
+    that its output is the bias of ``out_proj``, where torch's is NaN or not depending on the path
+    it takes.  ``need_weights=True``, torch's default, holds every weight in memory; pass False.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes that do not fit, ``is_causal`` without
+            ``attn_mask``, where torch raises RuntimeError or AssertionError.
+        NotImplementedError: nested tensors.
+    """
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self._check(query, key, value, key_padding_mask, attn_mask, is_causal)
+        batch_dim = None if query.ndim == 2 else 0 if self.batch_first else 1
+        q, k, v = (
+            x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            for x in self._projected(*_batch_first(batch_dim, query, key, value))
+        )  # (B, H, L, D)
+        # The hint says that attn_mask is causal, and then need not be looked at.
+        hinted = is_causal and key_padding_mask is None and not need_weights
+        masks = [] if hinted else self._masks(q, k, key_padding_mask, attn_mask)
+        dropout_p = self.dropout if self.training else 0.0
+        if need_weights:
+            out, weights = _with_weights(q, k, v, masks, dropout_p)
+            weights = weights.mean(1) if average_attn_weights else weights
+            weights = weights[0] if batch_dim is None else weights
+        else:
+            variants = [mask(m) if m.dtype == torch.bool else bias(m) for m in masks]
+            variants += [causal("top_left")] if hinted else []
+            out, weights = attention(q, k, v, variants, dropout_p=dropout_p), None
+        out = F.linear(out.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+        return out[0] if batch_dim is None else out.transpose(0, batch_dim), weights
+
+    def _projected(self, query, key, value):
+        """(B, L, E) each; of keys and values also the learnt and the zero ones at the end."""
+        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        if self.in_proj_weight is not None:
+            if query is key is value:
+                packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+                return self._extended(*packed.chunk(3, -1))
+            weights = self.in_proj_weight.chunk(3)
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        return self._extended(*map(F.linear, (query, key, value), weights, biases))
+
+    def _extended(self, q, k, v):
+        ends = [] if self.bias_k is None else [(self.bias_k, self.bias_v)]
+        ends += [(k.new_zeros(1, 1, self.embed_dim),) * 2] if self.add_zero_attn else []
+        for end_k, end_v in ends:
+            k, v = (
+                torch.cat([x, end.expand(len(x), 1, -1)], 1) for x, end in ((k, end_k), (v, end_v))
+            )
+        return q, k, v
+
+    def _masks(self, q, k, key_padding_mask, attn_mask) -> list[torch.Tensor]:
+        """(B or 1, H or 1, L or 1, S) each: boolean, True to attend, or added to the scores."""
+        masks = []
+        if key_padding_mask is not None:
+            masks.append(key_padding_mask.reshape(len(q), 1, 1, -1))
+        if attn_mask is not None:
+            heads = q.shape[:2] if attn_mask.ndim == 3 else (1, 1)
+            masks.append(attn_mask.reshape(*heads, *attn_mask.shape[-2:]))
+        # What was appended to the keys is always seen.
+        masks = [F.pad(m, (0, k.shape[2] - m.shape[-1])) for m in masks]
+        return [~m if m.dtype == torch.bool else m for m in masks]
+
+    def _check(self, query, key, value, key_padding_mask, attn_mask, is_causal) -> None:
+        tensors = {"query": query, "key": key, "value": value}
+        for name, x in tensors.items():
+            if not isinstance(x, torch.Tensor):
+                raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+            if x.is_nested:
+                raise NotImplementedError(f"{name}: nested tensors; pad them and mask the padding")
+            if x.ndim != query.ndim or x.ndim not in (2, 3):
+                raise ShapeError(
+                    "query, key, value: expected 3 dimensions each, or 2 each without a batch, got "
+                    + ", ".join(str(tuple(x.shape)) for x in tensors.values())
+                )
+        for name, x, size in zip(
+            tensors, tensors.values(), (self.embed_dim, self.kdim, self.vdim), strict=True
+        ):
+            if x.shape[-1] != size:
+                raise ShapeError(
+                    f"{name}: expected {size} for the last dimension, got {tuple(x.shape)}"
+                )
+        if key.shape[:-1] != value.shape[:-1]:
+            raise ShapeError(
+                f"value: expected the batch and length of key, {tuple(key.shape)}, "
+                f"got {tuple(value.shape)}"
+            )
+        batch_first = self.batch_first or query.ndim == 2
+        seqlen_q, seqlen_k = (x.shape[-2 if batch_first else 0] for x in (query, key))
+        batch = 1 if query.ndim == 2 else query.shape[0 if batch_first else 1]
+        if query.ndim == 3 and key.shape[0 if batch_first else 1] != batch:
+            raise ShapeError(f"key: expected the batch of query, {batch}, got {tuple(key.shape)}")
+        padding = (seqlen_k,) if query.ndim == 2 else (batch, seqlen_k)
+        square = (seqlen_q, seqlen_k)
+        _check_mask("key_padding_mask", key_padding_mask, padding)
+        _check_mask("attn_mask", attn_mask, square, (batch * self.num_heads, *square))
+        if is_causal and attn_mask is None:
+            raise ShapeError("is_causal: expected the causal attn_mask that it hints at, got None")
+
+
+def _check_mask(name: str, x, *shapes: tuple[int, ...]) -> None:
+    if x is None:
+        return
+    if x.dtype != torch.bool and not x.is_floating_point():
+        raise TypeError(f"{name}: expected dtype bool or floating, got {x.dtype}")
+    if tuple(x.shape) not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise ShapeError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
+
+
+def _batch_first(batch_dim: int | None, query, key, value):
+    """(B, L, E); what is one tensor stays one, for then a single projection serves."""
+    moved = {
+        id(x): x[None] if batch_dim is None else x.transpose(0, batch_dim)
+        for x in (query, key, value)
+    }
+    return (moved[id(x)] for x in (query, key, value))
+
+
+def _with_weights(q, k, v, masks, dropout_p):
+    """Attention with its weights (B, H, L, S), after dropout as torch's are."""
+    scores = (q / math.sqrt(q.shape[-1])) @ k.mT
+    for m in masks:
+        scores = scores.masked_fill(~m, -math.inf) if m.dtype == torch.bool else scores + m
+    empty = (scores == -math.inf).all(-1, keepdim=True)
+    weights = scores.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
+    weights = F.dropout(weights, dropout_p)
+    return weights.to(v.dtype) @ v, weights

@@ -1,0 +1,68 @@
+"""torch's norms on the fused ops, alone and after the residual sum."""
+
+import torch
+from torch import nn
+
+from ..ops.add_norm import add_layer_norm, add_rms_norm
+from ..ops.layer_norm import layer_norm
+from ..ops.rms_norm import rms_norm
+
+
+class LayerNorm(nn.LayerNorm):
+    """``torch.nn.LayerNorm`` on `fused_attention.layer_norm`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """``torch.nn.RMSNorm`` on `fused_attention.rms_norm`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class _AfterSum(nn.Module):
+    """What the norms after a sum add to the norms they derive from."""
+
+    def __init__(self, *args, dropout: float = 0.0, prenorm: bool = True, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropout = dropout
+        self.prenorm = prenorm
+
+    @property
+    def _options(self) -> dict:
+        return {"dropout_p": self.dropout if self.training else 0.0, "prenorm": self.prenorm}
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, dropout={self.dropout}, prenorm={self.prenorm}"
+
+
+class AddLayerNorm(_AfterSum, nn.LayerNorm):
+    """``normed, residual = layer_norm(residual + dropout(x))``: `fused_attention.add_layer_norm`.
+
+    Constructor and state dict are those of ``torch.nn.LayerNorm``, and beyond them:
+
+    Args:
+        dropout: probability of dropping an element of x, in training only.
+        prenorm: return (normed, sum); False returns normed alone.
+    """
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor):
+        affine = self.weight, self.bias
+        return add_layer_norm(
+            x, residual, self.normalized_shape, *affine, self.eps, **self._options
+        )
+
+
+class AddRMSNorm(_AfterSum, nn.RMSNorm):
+    """``normed, residual = rms_norm(residual + dropout(x))``: `fused_attention.add_rms_norm`.
+
+    Constructor and state dict are those of ``torch.nn.RMSNorm``; ``dropout`` and ``prenorm`` as
+    for `AddLayerNorm`.
+    """
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor):
+        return add_rms_norm(
+            x, residual, self.normalized_shape, self.weight, self.eps, **self._options
+        )
