@@ -75,7 +75,7 @@ def draw(points: pd.DataFrame, copy: float | None, caption: str):
         rows = ", ".join(f"{n:,}" for n in sorted(here.rows.unique()))
         axes.set_title(f"{op.rpartition(':')[2]}\n{rows} rows", fontsize=9)
     for axes in panels.flat[len(ops) :]:
-        axes.set_visible(False)
+        axes.remove()
     _legend(figure, providers, copy)
     return figure
 
