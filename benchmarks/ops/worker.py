@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -51,10 +51,10 @@ class Task:
         gradients = torch.autograd.grad(outs, leaves, self.d_outs)
         return (*(out.detach() for out in outs), *gradients)
 
-    def double(self, call: Callable) -> "Task":
+    def double(self) -> "Task":
         """The same in fp64."""
         inputs = tuple(x.double() if x.is_floating_point() else x for x in self.inputs)
-        return Task(call, inputs, tuple(x.double() for x in self.d_outs))
+        return Task(self.call, inputs, tuple(x.double() for x in self.d_outs))
 
 
 def measure(point: OpPoint) -> dict:
@@ -111,7 +111,8 @@ def _tensors(case: Case, problem: Problem, backward: bool) -> tuple[tuple, tuple
     inputs = tuple(case.make_inputs(problem))
     if not backward:
         return inputs, ()
-    with FakeTensorMode() as mode:  # shapes alone: torch may need more memory than there is
+    # Shapes alone: torch may need more memory than there is.
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         outs = _tuple(case.reference(*(mode.from_tensor(x) for x in inputs)))
     return inputs, tuple(
         problem.normal(*out.shape, stream=OUT_STREAM + i, dtype=out.dtype)
@@ -145,10 +146,16 @@ def _against_torch(rounds: list[tuple[float, ...]]) -> dict:
 def _error(case: Case, call: Callable, problem: Problem, backward: bool) -> float:
     rows = max(1, COMPARED // problem.hidden)
     task = Task(call, *_tensors(case, problem._replace(rows=min(rows, problem.rows)), backward))
-    plain = Task(case.reference, task.inputs, task.d_outs)()
-    exact = task.double(case.reference)()
+    plain = replace(task, call=case.reference)
+    exact, naive, found = (_drawn_alike(task) for task in (plain.double(), plain, task))
     scale = max(x.abs().max().item() for x in exact)
-    return max(errors.ratio(*tensors, scale) for tensors in zip(task(), plain, exact, strict=True))
+    return max(errors.ratio(*tensors, scale) for tensors in zip(found, naive, exact, strict=True))
+
+
+def _drawn_alike(task: Task) -> tuple[torch.Tensor, ...]:
+    """Its results; whoever drops elements drops the same."""
+    torch.manual_seed(0)
+    return task()
 
 
 def _tuple(out: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -58,3 +58,8 @@ def _out_of_memory(x: torch.Tensor) -> torch.Tensor:
 
 
 beyond_torch = replace(double, reference=_out_of_memory)
+drops = replace(
+    double,
+    op=lambda x: x * (torch.rand(x.shape, dtype=torch.float32) > 0.5).to(x.dtype),
+    reference=lambda x: x * (torch.rand(x.shape, dtype=torch.float32) > 0.5),
+)

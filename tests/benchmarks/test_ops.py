@@ -60,6 +60,10 @@ def test_a_wrong_gradient_is_no_fault_of_the_forward_pass(monkeypatch):
     assert measured("wrong_gradient", monkeypatch, mode="forward")["max_error_ratio"] <= 1
 
 
+def test_whoever_drops_elements_drops_the_same(monkeypatch):
+    assert measured("drops", monkeypatch)["max_error_ratio"] == 0
+
+
 def test_errors_of_large_problems_are_measured_on_some_rows(monkeypatch):
     monkeypatch.setattr(worker, "COMPARED", 64 * 8)
     seen = []
