@@ -1,7 +1,7 @@
 """The run over the ops: which points, and what is written and printed about them."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .. import runner
 from ..campaign import Campaign, warn_if_disturbed
@@ -29,7 +29,17 @@ class Defaults:
 
     sizes: Sizes
     dtype: str
-    own: dict[str, Sizes] = field(default_factory=dict)  # of ops that have a vocabulary
+    own: dict[str, Sizes]  # of the ops that have a vocabulary
+
+    def of(self, op: str) -> Sizes:
+        """The sizes of an op; of `gelu_tanh`, which is a form of `gelu`, the largest alone."""
+        if op in self.own:
+            return self.own[op]
+        plain = next((name for name in OPS if op.startswith(f"{name}_")), None)
+        if plain is None:
+            return self.sizes
+        known = self.of(plain)
+        return Sizes(known.hidden[-1:], known.rows[-1:])
 
 
 GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
@@ -40,6 +50,7 @@ DEFAULTS = {
         own={
             "cross_entropy": Sizes(hidden=(1024, 8192, GPT2_VOCABULARY), rows=(256,)),
             "linear_cross_entropy": Sizes(hidden=(GPT2_VOCABULARY,), rows=(4096,)),
+            "linear_cross_entropy_weighted_smoothed": Sizes(hidden=(8192,), rows=(1024,)),
         },
     ),
     "cuda": Defaults(
@@ -84,7 +95,7 @@ class Grid:
             for op, provider, mode in itertools.product(
                 self.ops or OPS, self.providers or default_providers(self.device), self.modes
             )
-            for hidden, rows in self._sizes(defaults.own.get(op, defaults.sizes))
+            for hidden, rows in self._sizes(defaults.of(op))
         ]
         return runner.interleaved(points, self.seed)
 
