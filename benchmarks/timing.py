@@ -10,7 +10,7 @@ import torch
 
 FLUSH_BYTES = 256 * 2**20
 BUDGET_S = 2.0
-PATIENCE_S = 60.0
+PATIENCE = 30  # budgets
 MIN_REPEATS, MAX_REPEATS = 3, 100
 WARM_UP_MS = 25.0
 BATCH_MS, MAX_BATCH = 50.0, 10
@@ -31,13 +31,14 @@ def quantiles(milliseconds: list[float]) -> dict:
 def enough(done: int, elapsed_s: float, repeats: int, budget_s: float | None = None) -> bool:
     """Whether to stop: a fixed count if asked for, else 3 to 100 repeats within the budget.
 
-    Calls so slow that three of them exhaust PATIENCE_S are timed once or twice.
+    Calls so slow that three of them exhaust the patience are timed once or twice.
     """
+    budget_s = BUDGET_S if budget_s is None else budget_s
     if repeats:
         return done >= repeats
-    if done >= MAX_REPEATS or (done and elapsed_s >= PATIENCE_S):
+    if done >= MAX_REPEATS or (done and elapsed_s >= PATIENCE * budget_s):
         return True
-    return done >= MIN_REPEATS and elapsed_s >= (BUDGET_S if budget_s is None else budget_s)
+    return done >= MIN_REPEATS and elapsed_s >= budget_s
 
 
 def flusher(device: str, cache: str) -> Callable[[], object]:

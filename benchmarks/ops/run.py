@@ -32,14 +32,19 @@ class Defaults:
     own: dict[str, Sizes]  # of the ops that have a vocabulary
 
     def of(self, op: str) -> Sizes:
-        """The sizes of an op; of `gelu_tanh`, which is a form of `gelu`, the largest alone."""
+        """The sizes of an op; of the form of another the largest alone."""
         if op in self.own:
             return self.own[op]
-        plain = next((name for name in OPS if op.startswith(f"{name}_")), None)
+        plain = plain_form(op)
         if plain is None:
             return self.sizes
         known = self.of(plain)
         return Sizes(known.hidden[-1:], known.rows[-1:])
+
+
+def plain_form(op: str) -> str | None:
+    """The op that this one is a form of, as `gelu_tanh` is of `gelu`; None if it is plain."""
+    return next((name for name in OPS if op.startswith(f"{name}_")), None)
 
 
 GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
@@ -92,9 +97,8 @@ class Grid:
                 seed=self.seed,
                 repeats=self.repeats,
             )
-            for op, provider, mode in itertools.product(
-                self.ops or OPS, self.providers or default_providers(self.device), self.modes
-            )
+            for op, mode in itertools.product(self.ops or OPS, self.modes)
+            for provider in self.providers or default_providers(self.device, op)
             for hidden, rows in self._sizes(defaults.of(op))
         ]
         return runner.interleaved(points, self.seed)
@@ -103,10 +107,11 @@ class Grid:
         return itertools.product(self.hidden or known.hidden, self.rows or known.rows)
 
 
-def default_providers(device: str) -> tuple[str, ...]:
-    """Liger where it could run."""
+def default_providers(device: str, op: str) -> tuple[str, ...]:
+    """Liger where it could run; on a CPU, where compiling takes its time, of plain forms only."""
     liger = ("liger",) if device == "cuda" and has_liger() else ()
-    return (BASELINE, "compile", *liger, OURS)
+    compiled = ("compile",) if device == "cuda" or plain_form(op) is None else ()
+    return (BASELINE, *compiled, *liger, OURS)
 
 
 def run(grid: Grid, campaign: Campaign) -> None:

@@ -14,8 +14,8 @@ from ..worker import COMPILE_THREADS
 from . import providers, table
 from .points import OpPoint
 
-BUDGET_S = {"cpu": 1.0, "cuda": 0.5}
-COMPARED = 2**22
+BUDGET_S = {"cpu": 0.7, "cuda": 0.5}
+COMPARED = 2**20
 WARM_UP_ROWS = 64
 OUT_STREAM = 100
 BYTES = (

@@ -254,6 +254,15 @@ def test_sizes_are_those_given_else_those_of_the_op():
     assert given == {(3, 8), (3, 16)}
 
 
+def test_another_form_of_an_op_is_measured_at_one_size():
+    points = grid(ops=("gelu_tanh", "gelu")).points()
+    tanh = [point for point in points if point.op == "gelu_tanh"]
+    assert {(p.rows, p.hidden) for p in tanh} == {(1024, 4096)}
+    assert {p.provider for p in tanh} == {"torch", "fused"}
+    assert len({p.hidden for p in points if p.op == "gelu"}) == 3
+    assert {p.hidden for p in grid(ops=("gelu_tanh",), hidden=(8, 16)).points()} == {8, 16}
+
+
 def test_defaults_follow_the_device(monkeypatch):
     assert {p.provider for p in grid(ops=("x",)).points()} == {"torch", "compile", "fused"}
     monkeypatch.setattr(run, "has_liger", lambda: True)
