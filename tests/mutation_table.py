@@ -19,6 +19,7 @@ class Mutation(NamedTuple):
 FORWARD, BACKWARD = "kernels/attention_forward.py", "kernels/attention_backward.py"
 HOOKS, NUMERICS, DROPOUT = "kernels/hooks.py", "kernels/numerics.py", "kernels/dropout.py"
 VARIANTS, OPS = "fused_attention/variants/", "fused_attention/ops/"
+LAYERS = "fused_attention/modules/"
 ONLINE, ATEN, TORCH = (f"{OPS}attention_{name}.py" for name in ("online", "aten", "torch"))
 
 POOL, TABLES = "fused_attention/block_pool.py", "fused_attention/page_tables.py"
@@ -1288,3 +1289,71 @@ CACHE = (
     ),
 )
 MUTATIONS = KERNELS + BOUNDS + PATHS + NORMS + POINTWISE + ROTARY + LOSSES + PAGED + CACHE
+MODULES = (
+    torch(
+        "the up half of a gated MLP activated",
+        f"{LAYERS}mlp.py",
+        "*h.chunk(2, -1)",
+        "*h.chunk(2, -1)[::-1]",
+        "test_modules.py::test_mlp[swiglu-*]",
+    ),
+    torch(
+        "dropout before the sum outside training",
+        f"{LAYERS}norm.py",
+        "self.dropout if self.training else 0.0",
+        "self.dropout",
+        "test_modules.py::test_dropout_before_the_sum_in_training_only[*]",
+    ),
+    torch(
+        "a padding mask taken for its opposite",
+        f"{LAYERS}multihead_attention.py",
+        "~m if m.dtype == torch.bool else m for m in masks",
+        "m for m in masks",
+        "test_modules.py::test_multihead_attention[*-padding-*]",
+    ),
+    torch(
+        "the causal hint not followed",
+        f"{LAYERS}multihead_attention.py",
+        'variants += [causal("top_left")] if hinted else []',
+        "variants += []",
+        "test_modules.py::test_the_causal_hint_needs_its_mask_and_then_holds",
+    ),
+    torch(
+        "weights of a query that sees nothing",
+        f"{LAYERS}multihead_attention.py",
+        ".softmax(-1).masked_fill(empty, 0)",
+        ".softmax(-1)",
+        "test_modules.py::test_a_query_whose_keys_are_all_padded_gets_the_bias_and_no_nan[*]",
+    ),
+    torch(
+        "label smoothing lost in the module",
+        f"{LAYERS}loss.py",
+        "            label_smoothing=self.label_smoothing,\n",
+        "",
+        "test_parity.py::test_moduleinfo_inputs[torch-CrossEntropyLoss-float32]",
+    ),
+)
+RIVALRY = (
+    torch(
+        "torch always timed second",
+        "benchmarks/timing.py",
+        "    if number % 2 == 0:\n",
+        "    if True:\n",
+        "benchmarks/test_ops.py::test_rivals_take_turns_in_going_first",
+    ),
+    torch(
+        "the gradient of one output compared alone",
+        "benchmarks/ops/worker.py",
+        "torch.autograd.grad(outs, leaves, self.d_outs)",
+        "torch.autograd.grad(outs[-1:], leaves, self.d_outs[-1:])",
+        "benchmarks/test_ops.py::test_a_wrong_op_stands_out[wrong_gradient_of_sum]",
+    ),
+    torch(
+        "a verdict on the median alone",
+        "benchmarks/ops/analysis.py",
+        "UNCLEAR if point.speedup_high >= FLOOR else MISSED",
+        "MISSED",
+        "benchmarks/test_ops.py::test_verdicts[*unclear*]",
+    ),
+)
+MUTATIONS = KERNELS + BOUNDS + PATHS + NORMS + POINTWISE + ROTARY + PAGED + MODULES + RIVALRY

@@ -100,7 +100,11 @@ def outcome(**changes):
 def test_memory_is_that_of_the_provider():
     hungry = outcome(op=f"{CASES}:hungry").value
     rival = outcome(op=f"{CASES}:hungry", provider="torch").value
-    assert cases.ALLOCATED <= hungry["peak_memory_bytes"] < cases.ALLOCATED + 20 * cases.MIB
+    assert (
+        cases.ALLOCATED - cases.MIB
+        <= hungry["peak_memory_bytes"]
+        < cases.ALLOCATED + 20 * cases.MIB
+    )
     assert rival["peak_memory_bytes"] < 20 * cases.MIB
 
 
