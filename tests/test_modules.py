@@ -202,6 +202,17 @@ def test_attention_weights_are_dropped_in_training_only(need_weights):
     assert not torch.equal(exact, ours.train()(x, x, x, need_weights=need_weights)[0])
 
 
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_it_compiles_without_graph_breaks(need_weights):
+    torch._dynamo.reset()
+    ours, _ = attention(batch_first=True)
+    x, padding = normal(2, 5, 16), torch.arange(5) >= torch.tensor([[4], [5]])
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(
+        compiled(x, x, x, padding, need_weights), ours(x, x, x, padding, need_weights)
+    )
+
+
 def test_a_transformer_layer_takes_it():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)

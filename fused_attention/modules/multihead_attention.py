@@ -143,11 +143,13 @@ def _check_mask(name: str, x, *shapes: tuple[int, ...]) -> None:
 
 def _batch_first(batch_dim: int | None, query, key, value):
     """(B, L, E); what is one tensor stays one, for then a single projection serves."""
-    moved = {
-        id(x): x[None] if batch_dim is None else x.transpose(0, batch_dim)
-        for x in (query, key, value)
-    }
-    return (moved[id(x)] for x in (query, key, value))
+
+    def moved(x):
+        return x[None] if batch_dim is None else x.transpose(0, batch_dim)
+
+    q = moved(query)
+    k = q if key is query else moved(key)
+    return q, k, k if value is key else moved(value)
 
 
 def _with_weights(q, k, v, masks, dropout_p):
