@@ -76,6 +76,10 @@ def _traffic(point) -> str:
     return f"{point.gbytes_per_s:.3g} GB/s{share}"
 
 
+def _error(point) -> str:
+    return "not finite" if pd.isna(point.max_error_ratio) else f"{point.max_error_ratio:.2f}"
+
+
 def _times(point, ratio: float) -> str:
     return "" if point.provider == BASELINE or pd.isna(ratio) else f" ({ratio:.3g}x)"
 
@@ -84,6 +88,7 @@ CELLS = {
     "Time, {mode} (speed-up over torch eager, in turns with it)": _time,
     "Traffic, {mode} (share of the copy bandwidth)": _traffic,
     "Peak memory, {mode} (saving over torch eager)": _memory,
+    "Worst error of outputs and gradients, {mode}, in errors of torch eager": _error,
 }
 
 

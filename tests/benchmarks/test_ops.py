@@ -15,6 +15,7 @@ import torch
 from benchmarks import isolate, timing
 from benchmarks.ops import analysis, pictures, providers, report, run, tables, worker
 from benchmarks.ops.points import OpPoint
+from benchmarks.progress import console
 from benchmarks.store import NAME, Store
 
 from . import cases
@@ -229,6 +230,15 @@ def test_memory_that_is_saved_is_said():
         analysis.summarise([row("torch", peak_memory_bytes=2**24), row(speedup=2.0)], None)
     )
     assert "layer_norm forward+backward at 512 x 1,024 needs 1/16 of torch's memory." in lines
+
+
+def test_the_summary_has_every_number(capsys):
+    rows = [row("torch", peak_memory_bytes=2**22), row(speedup=1.25, max_error_ratio=1.75)]
+    rows.append(row(hidden=64, max_error_ratio=None, reason="the result is not finite"))
+    tables.print_summary(console(), analysis.summarise(rows, 20.0))
+    printed = capsys.readouterr().out
+    for cell in ("1.00 ms (1.25x)", "5 GB/s (25%)", "1 MiB (4x)", "1.75", "not finite", "holds"):
+        assert cell in printed, cell
 
 
 def test_failures_are_footnotes():
