@@ -1,7 +1,7 @@
 """`python -m benchmarks ops`: what is measured, what is said about it, what is drawn.
 
-Seen failing on: the rival always timed second, only the first output's gradient compared, the
-error of torch in another dtype, memory that includes the rival's, a verdict on the median alone.
+Seen failing on: torch always timed second, the gradient of one output compared alone, a verdict on
+the median alone, panels that are hidden but not removed.
 """
 
 import itertools
