@@ -1,7 +1,7 @@
 """Modules beyond torch's own samples: what torch has no module for, and what it leaves open.
 
-Seen failing on: dropout outside training, the gate and the up half swapped, a padding mask inverted,
-weights where every key is padded, the is_causal hint ignored.
+Seen failing on: dropout outside training, the gate and the up half swapped, a padding mask
+inverted, weights where every key is padded, the is_causal hint ignored.
 """
 
 import math
