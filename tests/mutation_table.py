@@ -1288,7 +1288,7 @@ CACHE = (
         "test_paged_kv_cache.py::test_a_step_that_raises_never_was",
     ),
 )
-MUTATIONS = KERNELS + BOUNDS + PATHS + NORMS + POINTWISE + ROTARY + LOSSES + PAGED + CACHE
+
 MODULES = (
     torch(
         "the up half of a gated MLP activated",
@@ -1356,4 +1356,16 @@ RIVALRY = (
         "benchmarks/test_ops.py::test_verdicts[*unclear*]",
     ),
 )
-MUTATIONS = KERNELS + BOUNDS + PATHS + NORMS + POINTWISE + ROTARY + PAGED + MODULES + RIVALRY
+MUTATIONS = (
+    *KERNELS,
+    *BOUNDS,
+    *PATHS,
+    *NORMS,
+    *LOSSES,
+    *POINTWISE,
+    *ROTARY,
+    *PAGED,
+    *CACHE,
+    *MODULES,
+    *RIVALRY,
+)
