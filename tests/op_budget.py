@@ -6,9 +6,10 @@ for every output and every gradient.  ``exact`` is the case's reference on the s
 ``naive`` the reference in the dtype of the inputs.  The band is what no algorithm avoids:
 
 1. half a unit in the last place of the result, for being stored;
-2. what becomes of the result when inputs and upstream gradients err by the roundings of an fp32
-   sum of n terms in blocks: 1 + log2(n) of them, each a unit in the last place of fp32 (fp64 for
-   fp64 inputs).  Measured in fp64, as the largest of a few draws of signs.
+2. the roundings of an fp32 sum of n terms in blocks: 1 + log2(n) of them, each a unit in the last
+   place of fp32 (fp64 for fp64 inputs), of the result, which may be such a sum;
+3. what becomes of the result when inputs and upstream gradients err by as much.  Measured in fp64,
+   as the largest of a few draws of signs.
 
 In fp64 ``exact`` is no more exact than what is judged, so the band counts twice.
 """
@@ -107,7 +108,7 @@ def band(question: Question, exact, naive, terms: int = 1) -> dict[str, float]:
     generator = torch.Generator(question.inputs[0].device)
 
     def err(x):
-        signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device)
+        signs = torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x.dtype)
         return x * (1 + size * (2 * signs - 1))
 
     effect = dict.fromkeys(exact, 0.0)
@@ -117,9 +118,13 @@ def band(question: Question, exact, naive, terms: int = 1) -> dict[str, float]:
         effect = {name: max(effect[name], distance(moved[name], x)) for name, x in exact.items()}
     once = 2 if dtype == torch.float64 else 1
     return {
-        name: once * (effect[name] + torch.finfo(naive[name].dtype).eps / 2 * largest(x.abs()))
+        name: once * (effect[name] + (half_ulp(naive[name]) + size) * largest(x.abs()))
         for name, x in exact.items()
     }
+
+
+def half_ulp(x) -> float:
+    return torch.finfo(x.dtype).eps / 2
 
 
 def _floating(x) -> bool:
