@@ -1,4 +1,4 @@
-"""Measure attention and the fused ops on this machine: time, memory, accuracy.
+"""Measure attention, decoding and the fused ops on this machine: time, memory, accuracy.
 
 Run as `python -m benchmarks` from a checkout, or as `fused-attention` once installed.
 """
@@ -191,6 +191,79 @@ def ops(
     )
     conventions = {"conventions": run.CONVENTIONS}
     run.run(grid, _campaign(grid.device, "ops", out, timeout, fresh, **conventions))
+
+
+@app.command()
+def decode(
+    device: Device = "auto",
+    providers: Annotated[
+        str | None,
+        _option(
+            "Comma-separated: paged, contiguous, recompute, or your own as module:function; all "
+            "three if left out."
+        ),
+    ] = None,
+    contexts: Annotated[
+        str | None,
+        _option(
+            "Tokens held before the one that is measured, such as 256,1024, or doublings as in "
+            "256..4096; 256..4096 on CPU, 1024..65536 on CUDA if left out."
+        ),
+    ] = None,
+    batches: Annotated[
+        str | None,
+        _option(
+            "Sequences that decode at once, such as 4,1,16. Of this and the next three the first "
+            "is what the curves are measured at; the others replace it one at a time."
+        ),
+    ] = None,
+    page_sizes: Annotated[str | None, _option("Tokens in a page, multiples of 16.")] = None,
+    groups: Annotated[
+        str | None, _option("Query heads on a key head, divisors of --heads.")
+    ] = None,
+    kv_dtypes: Annotated[
+        str | None, _option("What is stored: float16, bfloat16, float32, int8 or float8_e4m3fn.")
+    ] = None,
+    heads: Annotated[int | None, _option("Query heads; 8 on CPU, 32 on CUDA if left out.")] = None,
+    head_dim: Annotated[
+        int | None, _option("Size of a head; 64 on CPU, 128 on CUDA if left out.")
+    ] = None,
+    dtype: Dtype = None,
+    repeats: Annotated[
+        int, _option("Timed rounds of a point; 0 takes 3 to 100 as time allows.")
+    ] = 0,
+    seed: Seed = 0,
+    timeout: Timeout = 300.0,
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
+    """Measure decoding from the paged cache, from a contiguous one, and without any.
+
+    Tokens a second, memory traffic as a share of the copy bandwidth measured in the same run, and
+    how the cost of a token grows with the context. Resumes as scaling does.
+    """
+    from .decode import run
+
+    place = options.device(device)
+    known = run.DEFAULTS[place]
+    count = options.at_least("--heads", known.heads if heads is None else heads, 1)
+    size = options.at_least("--head-dim", known.head_dim if head_dim is None else head_dim, 1)
+    grid = run.Grid(
+        device=place,
+        providers=_given(options.decode_provider_names, providers),
+        contexts=_given(partial(options.sizes, "--contexts"), contexts),
+        batches=_given(partial(options.counts, "--batches"), batches),
+        page_sizes=_given(options.page_sizes, page_sizes),
+        groups=options.groups(groups or ",".join(map(str, known.groups)), count),
+        kv_dtypes=_given(options.kv_dtypes, kv_dtypes),
+        heads=count,
+        head_dim=size,
+        dtype=_given(options.dtype, dtype),
+        seed=options.seed(seed),
+        repeats=options.at_least("--repeats", repeats, 0),
+    )
+    conventions = {"conventions": run.CONVENTIONS}
+    run.run(grid, _campaign(place, "decode", out, timeout, fresh, **conventions))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from . import variants
 from .points import DTYPES, MODES
 
 MAX_SIZE = 2**24
+DTYPE_ALIASES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
 DEFAULT_HEADS, DEFAULT_HEAD_DIM = 8, 64
 
 
@@ -81,13 +82,51 @@ def op_provider_names(text: str) -> tuple[str, ...]:
     return _known("--providers", text, providers.find)
 
 
+def decode_provider_names(text: str) -> tuple[str, ...]:
+    from .decode import providers
+
+    return _known("--providers", text, providers.find)
+
+
+def kv_dtypes(text: str) -> tuple[str, ...]:
+    from .decode.points import KV_DTYPES
+
+    aliases = {**DTYPE_ALIASES, "fp8": "float8_e4m3fn"}
+    names = (aliases.get(name, name) for name in _listed("--kv-dtypes", text))
+    return tuple(dict.fromkeys(one_of("--kv-dtypes", name, KV_DTYPES) for name in names))
+
+
+def groups(text: str, heads: int) -> tuple[int, ...]:
+    found = counts("--groups", text)
+    for group in found:
+        if heads % group:
+            raise BadOption("--groups", f"expected divisors of --heads {heads}, got {group}")
+    return found
+
+
+def page_sizes(text: str) -> tuple[int, ...]:
+    found = counts("--page-sizes", text)
+    for page_size in found:
+        if page_size % 16:
+            raise BadOption("--page-sizes", f"expected multiples of 16, got {page_size}")
+    return found
+
+
+def counts(option: str, text: str) -> tuple[int, ...]:
+    """Positive numbers in the order given: the first has a meaning of its own."""
+    items = _listed(option, text)
+    for item in items:
+        if not (item.isascii() and item.isdigit() and 1 <= int(item) <= MAX_SIZE):
+            raise BadOption(option, f"expected numbers from 1 to {MAX_SIZE}, got '{item}'")
+    return tuple(map(int, items))
+
+
 def modes(text: str, known: tuple[str, ...] = MODES) -> tuple[str, ...]:
     return tuple(one_of("--mode", mode, known) for mode in _listed("--mode", text))
 
 
 def dtype(text: str) -> str:
-    aliases = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
-    return one_of("--dtype", aliases.get(text, text), DTYPES)
+    return one_of("--dtype", DTYPE_ALIASES.get(text, text), DTYPES)
 
 
 def model(text: str) -> Model:

@@ -104,7 +104,7 @@ def _panel(axes: Axes, points: pd.DataFrame, laws: list[dict], name: str, metric
     axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    _place(axes, labels)
+    place(axes, labels)
 
 
 def _curves(axes: Axes, measured, laws, column) -> list[EndLabel]:
@@ -202,7 +202,7 @@ def _value_axis(axes: Axes, base: int, show) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _time_axis(axes: Axes) -> None:
+def time_axis(axes: Axes) -> None:
     _value_axis(axes, 10, lambda ms: f"{ms / 1e3:g} s" if ms >= 1e3 else f"{ms:g} ms")
 
 
@@ -211,7 +211,7 @@ def _memory_axis(axes: Axes) -> None:
     _value_axis(axes, 4 if high / low < 4**9 else 16, size)
 
 
-def _place(axes: Axes, labels: list[EndLabel]) -> None:
+def place(axes: Axes, labels: list[EndLabel]) -> None:
     """Writes the labels in the right margin, pushed apart until none overlaps another."""
     figure = axes.figure
     figure.canvas.draw()
@@ -265,6 +265,6 @@ def _top(block: list[float], gap: float) -> float:
 
 
 METRICS = {
-    "time": Metric("time_ms", "Time of one attention call", _time_axis),
+    "time": Metric("time_ms", "Time of one attention call", time_axis),
     "memory": Metric("peak_memory_bytes", "Peak memory of one attention call", _memory_axis),
 }

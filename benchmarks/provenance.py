@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).parent
 MEASURING = (
     *("worker", "timing", "memory", "providers", "inputs", "errors", "variants"),
     *("ops/worker", "ops/providers"),
+    *("decode/worker", "decode/providers", "decode/problem"),
 )
 SOURCES = (
     *("*.py", "ops/*.py", "variants/*.py", "kernels/*.py"),

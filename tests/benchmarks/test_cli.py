@@ -78,7 +78,7 @@ def test_gpu_refuses_where_there_is_no_device(monkeypatch, capsys):
     assert "finds no CUDA device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["scaling", "accuracy", "bars", "gpu", "theory"])
+@pytest.mark.parametrize("command", ["scaling", "decode", "accuracy", "bars", "gpu", "theory"])
 def test_help_explains(command, monkeypatch, capsys):
     assert call(monkeypatch, command, "--help") == 0
     assert "--help" in capsys.readouterr().out

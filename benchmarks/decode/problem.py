@@ -1,0 +1,51 @@
+"""The tensors of a decoding step, and the least memory traffic it can do with."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .points import DecodePoint
+
+SCALE_BYTES = 4
+QUANTISED = ("int8", "float8_e4m3fn")
+BYTES = (
+    "the memory traffic that no implementation avoids: the keys and values of all tokens in the "
+    "dtype they are stored in, and their scales, read once; q read and the output written once"
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything in the dtype of the model; the last token of each sequence is the new one."""
+
+    point: DecodePoint
+    q: torch.Tensor  # (batch, heads, context + 1, head_dim)
+    k: torch.Tensor  # (batch, kv_heads, context + 1, head_dim)
+    v: torch.Tensor
+
+    @property
+    def new(self) -> tuple[torch.Tensor, ...]:
+        """q, k and v of the new tokens, (batch, heads, 1, head_dim)."""
+        return tuple(x[:, :, -1:] for x in (self.q, self.k, self.v))
+
+
+def make_problem(point: DecodePoint) -> Problem:
+    """Standard normal numbers; never zeros, which some hardware multiplies faster."""
+    generator = torch.Generator(point.device).manual_seed(point.seed)
+    dtype = getattr(torch, point.dtype)
+
+    def normal(heads):
+        size = (point.batch, heads, point.context + 1, point.head_dim)
+        return torch.randn(size, generator=generator, dtype=dtype, device=point.device)
+
+    return Problem(point, normal(point.heads), normal(point.kv_heads), normal(point.kv_heads))
+
+
+def least_bytes(point: DecodePoint) -> int:
+    stored = getattr(torch, point.kv_dtype).itemsize * point.head_dim
+    stored += SCALE_BYTES if point.kv_dtype in QUANTISED else 0
+    tokens = point.batch * (point.context + 1)
+    model = getattr(torch, point.dtype).itemsize
+    return 2 * tokens * point.kv_heads * stored + 2 * point.batch * point.heads * (
+        point.head_dim * model
+    )
