@@ -8,7 +8,7 @@ from torch import nn
 from ..ops.gelu import gelu
 from ..ops.glu import geglu, swiglu
 
-PLAIN = {"gelu": gelu, "gelu_tanh": partial(gelu, approximate="tanh")}
+PLAIN = {"gelu": gelu, "gelu_tanh": partial(gelu, approximate="tanh"), "relu": torch.relu}
 GATED = {"geglu": geglu, "geglu_tanh": partial(geglu, approximate="tanh"), "swiglu": swiglu}
 
 
@@ -18,7 +18,8 @@ class MLP(nn.Module):
     Args:
         embed_dim: size of the input and the output.
         hidden_dim: size between the two projections; ``4 * embed_dim`` by default.
-        activation: "gelu" (exact), "gelu_tanh", or gated "geglu" (exact), "geglu_tanh", "swiglu".
+        activation: "gelu" (exact), "gelu_tanh", "relu", or gated "geglu" (exact), "geglu_tanh",
+            "swiglu".
         bias: whether the projections have one.
 
     ``up.weight`` is (hidden_dim, embed_dim); gated (2 * hidden_dim, embed_dim), first the rows of
