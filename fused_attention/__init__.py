@@ -1,6 +1,6 @@
 """Triton attention kernels for PyTorch: exact, tiled, with every common variant."""
 
-from . import reference
+from . import models, reference
 from .block_pool import BlockPool, OutOfBlocks
 from .modules import (
     GELU,
@@ -78,6 +78,7 @@ __all__ = [
     "layer_norm",
     "linear_cross_entropy",
     "mask",
+    "models",
     "paged_append",
     "paged_attention",
     "reference",

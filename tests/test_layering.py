@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "reference": {"variants"},
     "paged_kv_cache": {"ops", "variants"},
     "modules": {"ops", "paged_kv_cache", "variants"},
-    "models": {"modules", "ops", "paged_kv_cache", "variants"},
+    "models": {"modules", "ops", "paged_kv_cache", "reference", "variants"},
     "integrations": {"modules", "ops", "paged_kv_cache", "variants"},
 }
 # These stand outside the order: they see the whole package, and the package never sees them.

@@ -1,0 +1,55 @@
+"""Attention in three ways that mean the same: fused, naive, and PyTorch's own."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .. import reference
+from ..ops.attention import attention as fused
+from ..ops.tiles import Problem, Tile, additive_mask
+
+
+def naive(q, k, v, variants, *, dropout_p):
+    """The textbook formula: every score in memory."""
+    return reference.attention(q, k, v, variants, dropout_p=dropout_p).out
+
+
+def sdpa(q, k, v, variants, *, dropout_p):
+    """``F.scaled_dot_product_attention``: causal by its flag, all else as one mask."""
+    modified = [v.name for v in variants if v.type.score is not None and not v.type.additive]
+    if modified:
+        raise NotImplementedError(
+            f"attention: 'sdpa' can only add to scores, not apply {', '.join(modified)}; "
+            "'fused' and 'naive' can"
+        )
+    seqlen_q, seqlen_k = q.shape[2], k.shape[2]
+    options = {"dropout_p": dropout_p, "enable_gqa": q.shape[1] != k.shape[1]}
+    if [v.name for v in variants] == ["causal"] and seqlen_q == seqlen_k:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
+    whole = Tile(slice(0, len(q)), slice(0, seqlen_q), 0, seqlen_k, 0, 0 if variants else seqlen_k)
+    mask = additive_mask(Problem.of(q, k), variants, whole, q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
+
+
+BACKENDS = {"fused": fused, "naive": naive, "sdpa": sdpa}
+
+
+class Core(nn.Module):
+    """q, k, v and variants to output: what the switch switches, and where a hook sees them all.
+
+    q: (batch, heads, seqlen_q, head_dim), k and v: (batch, kv_heads, seqlen_k, head_dim).
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.backend = "fused"
+
+    def forward(self, q, k, v, variants=()) -> torch.Tensor:
+        dropout_p = self.dropout if self.training else 0.0
+        return BACKENDS[self.backend](q, k, v, variants, dropout_p=dropout_p)
+
+    def extra_repr(self) -> str:
+        return f"backend={self.backend!r}, dropout={self.dropout}"

@@ -1,0 +1,97 @@
+"""Encoder-only: Devlin et al. 2018, arXiv 1810.04805."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..ops.gelu import gelu
+from ..ops.layer_norm import layer_norm
+from . import initialise
+from .block import Stack
+from .config import Config
+from .model import TokenModel, check_ids
+
+
+class BERT(TokenModel):
+    """Bidirectional encoder.
+
+    Args:
+        config: its sizes; ``Config(dim=768, num_layers=12, num_heads=12, vocab_size=30522,
+            max_seq_len=512, prenorm=False, norm_eps=1e-12, embedding_norm=True,
+            num_token_types=2, dropout=0.1, attention_dropout=0.1)`` is the base model.
+        pooler: have the layer that `pool` needs.
+        mlm_head: have the layer that `predict` needs.
+        attention: "fused", "naive" or "sdpa"; see `Model`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        pooler: bool = False,
+        mlm_head: bool = False,
+        attention: str = "fused",
+    ) -> None:
+        super().__init__(config)
+        types = config.num_token_types
+        self.token_types = nn.Embedding(types, config.dim) if types else None
+        self.stack = Stack(config, causal=False)
+        self.pooler = nn.Linear(config.dim, config.dim) if pooler else None
+        self.mlm_head = MaskedTokenHead(config) if mlm_head else None
+        self.attention = attention
+        initialise.bert(self)
+
+    def forward(self, input_ids, token_type_ids=None, key_padding=None) -> torch.Tensor:
+        """The last hidden states, (batch, seqlen, dim).
+
+        Args:
+            input_ids: (batch, seqlen), int64 or int32.
+            token_type_ids: the same, below num_token_types; all 0 by default.
+            key_padding: (batch,) int, lengths; tokens beyond are seen by none.
+
+        Raises ValueError or TypeError as `GPT` does.
+        """
+        x = self.embed(input_ids, self.stack)
+        if token_type_ids is not None:
+            check_ids(token_type_ids, self.config.num_token_types, "token_type_ids")
+            if token_type_ids.shape != input_ids.shape:
+                raise ValueError(
+                    f"token_type_ids: expected the shape of input_ids, {tuple(input_ids.shape)}, "
+                    f"got {tuple(token_type_ids.shape)}"
+                )
+        if self.token_types is not None:
+            kinds = input_ids.new_zeros(1) if token_type_ids is None else token_type_ids
+            x = x + self.token_types(kinds)
+        return self.stack(x, lengths=key_padding)
+
+    def pool(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, dim), of the first token: what sentence classifiers read."""
+        _require("pooler", self.pooler)
+        return torch.tanh(self.pooler(hidden[:, 0]))
+
+    def predict(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., vocab_size) of the tokens that were masked."""
+        _require("mlm_head", self.mlm_head)
+        return F.linear(self.mlm_head(hidden), self.output_weight, self.mlm_head.bias)
+
+
+class MaskedTokenHead(nn.Module):
+    """What stands before the output projection, and the bias of that."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        self.dense = nn.Linear(config.dim, config.dim)
+        self.norm = nn.LayerNorm(config.dim, config.norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        x = gelu(self.dense(hidden))
+        return layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.eps)
+
+
+def _require(name: str, module) -> None:
+    if module is None:
+        raise ValueError(f"{name}: expected a BERT made with {name}=True")

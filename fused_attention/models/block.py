@@ -1,0 +1,156 @@
+"""The block that every model is a stack of: attention, feed-forward, and a residual stream.
+
+Shapes: x is (batch, seqlen, dim), or (tokens, dim) where sequences of different lengths are laid
+end to end and their keys are in a paged cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..modules import MLP
+from ..ops.add_norm import add_layer_norm, add_rms_norm
+from ..ops.layer_norm import layer_norm
+from ..ops.rms_norm import rms_norm
+from ..variants import causal, key_padding
+from .backends import Core
+from .config import Config
+from .positions import Positions, positions
+
+
+class Norm(nn.Module):
+    """(norm(sum), sum), where sum is ``stream + dropout(x)``, or x where there is no stream."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.eps, self.dropout = config.norm_eps, config.dropout
+        self.weight = nn.Parameter(torch.ones(config.dim))
+        self.rms = config.norm == "rms"
+        centred = config.bias and not self.rms
+        self.bias = nn.Parameter(torch.zeros(config.dim)) if centred else None
+
+    def forward(self, x: torch.Tensor, stream: torch.Tensor | None = None):
+        shape = self.weight.shape
+        affine = (self.weight,) if self.rms else (self.weight, self.bias)
+        if stream is None:
+            return (rms_norm if self.rms else layer_norm)(x, shape, *affine, self.eps), x
+        add_norm = add_rms_norm if self.rms else add_layer_norm
+        dropout_p = self.dropout if self.training else 0.0
+        return add_norm(x, stream, shape, *affine, self.eps, dropout_p=dropout_p)
+
+
+class Attention(nn.Module):
+    """Multi-head attention: of x to itself, to a ``context``, or to what a cache holds.
+
+    ``qkv.weight`` has the rows of all queries, then of all keys, then of all values, head by head.
+    """
+
+    def __init__(self, config: Config, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        self.heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+        self.qkv = nn.Linear(config.dim, sum(self.heads) * config.head_dim, config.bias)
+        self.out = nn.Linear(config.dim, config.dim, config.bias)
+        self.core = Core(config.attention_dropout)
+
+    def project(self, x: torch.Tensor, context: torch.Tensor | None = None):
+        """q of x, k and v of the context: (..., seqlen, heads, head_dim) each."""
+        sizes = [heads * self.head_dim for heads in self.heads]
+        if context is None:
+            q, k, v = self.qkv(x).split(sizes, -1)
+        else:
+            parts = [sizes[0], sizes[1] + sizes[2]]
+            biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split(parts)
+            weights = self.qkv.weight.split(parts)
+            q, kv = map(nn.functional.linear, (x, context), weights, biases)
+            k, v = kv.split(sizes[1:], -1)
+        return (t.unflatten(-1, (-1, self.head_dim)) for t in (q, k, v))
+
+    def forward(self, x, variants=(), positions=None, at=None, context=None, cache=None, step=None):
+        q, k, v = self.project(x, context)
+        if step is None:
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L, D)
+        if positions is not None:
+            q, k = positions.rotate(q, k, at)
+        if step is None:
+            out = self.core(q, k, v, variants).transpose(1, 2)
+        else:
+            out = cache.attend(self.layer, q, k, v, step, variants)
+        return self.out(out.flatten(-2))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention if there is a context, feed-forward; each with its norm.
+
+    Between blocks travel ``x`` and ``stream``.  Pre-norm: ``x`` is what the last layer has to add
+    to the stream, so that sum, dropout and norm are one pass; post-norm needs no stream.
+    """
+
+    def __init__(self, config: Config, layer: int, cross: bool, attention: type) -> None:
+        super().__init__()
+        self.prenorm = config.prenorm
+        self.attention_norm, self.attention = Norm(config), attention(config, layer)
+        self.cross_norm = Norm(config) if cross else None
+        self.cross = Attention(config, layer) if cross else None
+        self.mlp_norm = Norm(config)
+        self.mlp = MLP(config.dim, config.hidden_dim, config.activation, config.bias)
+
+    def forward(self, x, stream, attend: dict, cross: dict):
+        x, stream = self._layer(self.attention_norm, self.attention, x, stream, attend)
+        if self.cross is not None:
+            x, stream = self._layer(self.cross_norm, self.cross, x, stream, cross)
+        return self._layer(self.mlp_norm, self.mlp, x, stream, {})
+
+    def _layer(self, norm, layer, x, stream, options):
+        if self.prenorm:
+            x, stream = norm(x, stream)
+            return layer(x, **options), stream
+        return norm(layer(x, **options), x)[0], None
+
+
+class Stack(nn.Module):
+    """Positions, blocks, and the last norm of a pre-norm model: embeddings to hidden states."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        causal: bool,
+        cross: bool = False,
+        at: Positions | None = None,
+        attention: type = Attention,
+    ) -> None:
+        super().__init__()
+        self.causal = causal
+        self.positions = positions(config, causal) if at is None else at
+        self.embedding_norm = Norm(config) if config.embedding_norm else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config, layer, cross, attention) for layer in range(config.num_layers)
+        )
+        self.norm = Norm(config) if config.prenorm else None
+
+    def forward(
+        self, x, *, lengths=None, context=None, context_lengths=None, cache=None, step=None
+    ) -> torch.Tensor:
+        at = torch.arange(x.shape[-2], device=x.device) if step is None else step.positions
+        x = self.positions.embed(x, at)
+        x = x if self.embedding_norm is None else self.embedding_norm(x)[0]
+        x, stream = self.dropout(x), None
+        attend = {"positions": self.positions, "at": at, "cache": cache, "step": step}
+        attend["variants"] = self._variants(x, lengths, paged=step is not None)
+        cross = {"context": context, "variants": _padding(context_lengths)}
+        for block in self.blocks:
+            x, stream = block(x, stream, attend, cross)
+        return x if self.norm is None else self.norm(x, stream)[0]
+
+    def _variants(self, x, lengths, paged: bool) -> tuple:
+        if paged:
+            return self.positions.paged_variants()  # the cache is causal by itself
+        masks = (causal(),) if self.causal else ()
+        return (*self.positions.variants(x.shape[1]), *masks, *_padding(lengths))
+
+
+def _padding(lengths) -> tuple:
+    return () if lengths is None else (key_padding(lengths),)

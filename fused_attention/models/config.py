@@ -1,0 +1,116 @@
+"""What a model is made of: one configuration for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHOICES = {
+    "position": ("learned", "sinusoidal", "rotary", "alibi", "t5", "xl", "none"),
+    "norm": ("layer", "rms"),
+    "activation": ("gelu", "gelu_tanh", "relu", "swiglu", "geglu", "geglu_tanh"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Sizes and options of a model.
+
+    Args:
+        dim, num_layers, num_heads: channels, blocks, query heads; num_heads divides dim.  A
+            `Seq2Seq` has num_layers in its encoder and as many in its decoder.
+        num_kv_heads: of keys and values, a divisor of num_heads (Ainslie et al. 2023, arXiv
+            2305.13245); num_heads by default.
+        hidden_dim: between the projections of the feed-forward layer; 4 * dim by default.
+        vocab_size: token ids are below it.  `ViT` has none.
+        max_seq_len: length of the position tables; "alibi", "t5" and "none" have no limit.
+        position: "learned" (BERT, GPT-2), "sinusoidal" (Vaswani et al. 2017), "rotary" (Su et al.
+            2021), "alibi" (Press et al. 2022), "t5" (Raffel et al. 2020), "none"; "xl" (Dai et al.
+            2019) for `TransformerXL` alone.
+        prenorm: normalise what enters a layer (Xiong et al. 2020, arXiv 2002.04745) and the last
+            output; False: every residual sum (Vaswani et al. 2017).
+        norm, norm_eps: "layer" or "rms".
+        activation: "gelu" (erf), "gelu_tanh", "relu", or gated "swiglu", "geglu", "geglu_tanh".
+        bias: whether projections and LayerNorms have one.
+        tied: the output projection is the embedding (Press and Wolf 2017, arXiv 1608.05859).
+        scale_embeddings: multiply them by sqrt(dim) (Vaswani et al. 2017, section 3.4).
+        embedding_norm: normalise the sum of the embeddings, as BERT does.
+        num_token_types: kinds of segments, as BERT's two sentences.
+        dropout: of the sum of the embeddings and of what each layer adds to the residual stream.
+        attention_dropout: of the attention weights.
+        rotary_base: see `rotary_tables`.
+        num_buckets, max_distance: of "t5".
+        image_size, patch_size, channels, num_classes: of `ViT`, in pixels; square.
+
+    Raises ValueError for what does not fit together, naming the field.
+    """
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int | None = None
+    hidden_dim: int | None = None
+    vocab_size: int | None = None
+    max_seq_len: int = 1024
+    position: str = "learned"
+    prenorm: bool = True
+    norm: str = "layer"
+    norm_eps: float = 1e-5
+    activation: str = "gelu"
+    bias: bool = True
+    tied: bool = True
+    scale_embeddings: bool = False
+    embedding_norm: bool = False
+    num_token_types: int = 0
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    rotary_base: float = 10000.0
+    num_buckets: int = 32
+    max_distance: int = 128
+    image_size: int = 224
+    patch_size: int = 16
+    channels: int = 3
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, default in (("num_kv_heads", self.num_heads), ("hidden_dim", 4 * self.dim)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        for name in ("dim", "num_layers", "num_heads", "num_kv_heads", "hidden_dim", "max_seq_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a positive int, got {getattr(self, name)}")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
+        for name, whole, part in (
+            ("num_heads", "dim", "num_heads"),
+            ("num_kv_heads", "num_heads", "num_kv_heads"),
+            ("patch_size", "image_size", "patch_size"),
+        ):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(
+                    f"{name}: expected a divisor of {whole}, {getattr(self, whole)}, "
+                    f"got {getattr(self, part)}"
+                )
+        if self.position == "rotary" and self.head_dim % 2:
+            raise ValueError(f"num_heads: rotary needs an even head_dim, got {self.head_dim}")
+        if self.position in ("sinusoidal", "xl") and self.dim % 2:
+            raise ValueError(f"dim: {self.position} needs an even one, got {self.dim}")
+        if self.position == "t5" and (self.num_buckets < 4 or self.num_buckets % 4):
+            raise ValueError(f"num_buckets: expected a multiple of 4, got {self.num_buckets}")
+        if self.position == "t5" and self.max_distance <= self.num_buckets // 2:
+            raise ValueError(
+                f"max_distance: expected more than half of num_buckets, got {self.max_distance}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def num_patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2

@@ -1,0 +1,103 @@
+"""What all models share: the attention switch, token embeddings, the output projection."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .backends import BACKENDS, Core
+from .block import Stack
+from .config import Config
+
+
+class Model(nn.Module):
+    """A module with a configuration, whose attention can be switched at any time.
+
+    ``model.attention``: "fused" (`fused_attention.attention`), "naive" (`reference.attention`) or
+    "sdpa" (``F.scaled_dot_product_attention``).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def attention(self) -> str:
+        return next(m.backend for m in self.modules() if isinstance(m, Core))
+
+    @attention.setter
+    def attention(self, backend: str) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"attention: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        for module in self.modules():
+            if isinstance(module, Core):
+                module.backend = backend
+
+
+class TokenModel(Model):
+    """A model of token ids: embeddings (vocab_size, dim), and the projection back to logits."""
+
+    def __init__(self, config: Config) -> None:
+        if config.vocab_size is None or config.vocab_size < 1:
+            raise ValueError(f"vocab_size: expected a positive int, got {config.vocab_size}")
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        if not config.tied:
+            self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+
+    @property
+    def output_weight(self) -> torch.Tensor:
+        """(vocab_size, dim), of the output projection."""
+        return self.embedding.weight if self.config.tied else self.output.weight
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., dim) to (..., vocab_size)."""
+        return F.linear(hidden, self.output_weight)
+
+    def embed(self, ids: torch.Tensor, stack: Stack, step=None, name: str = "input_ids"):
+        """The embeddings of ids that fit the stack: (batch, seqlen), or (tokens,) with a step."""
+        self._check(ids, stack, step, name)
+        x = self.embedding(ids)
+        return x * math.sqrt(self.config.dim) if self.config.scale_embeddings else x
+
+    def _check(self, ids, stack, step, name: str) -> None:
+        shape = "(batch, seqlen)" if step is None else "(tokens,)"
+        check_ids(ids, self.config.vocab_size, name)
+        if ids.ndim != (2 if step is None else 1):
+            raise ValueError(f"{name}: expected shape {shape}, got {tuple(ids.shape)}")
+        if step is not None and self.attention != "fused":
+            raise NotImplementedError(
+                f"attention: a paged cache needs 'fused', not {self.attention!r}; "
+                "or recompute without a cache"
+            )
+        limit = stack.positions.limit
+        length = ids.shape[-1] if step is None else _length(step.positions)
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"{name}: expected at most max_seq_len = {limit} positions, got {length}"
+            )
+
+
+def _length(positions) -> int:
+    """Positions are known without waiting on the CPU alone; on a GPU the cache's max_seq_len is."""
+    return int(positions.max()) + 1 if _readable(positions) else 0
+
+
+def _readable(x) -> bool:
+    plain = x.device.type == "cpu" and type(x) is torch.Tensor and x.numel() > 0
+    return plain and not torch.compiler.is_compiling()
+
+
+def check_ids(ids, count: int, name: str) -> None:
+    """Integers from 0 to count - 1; looked at where that waits for no GPU."""
+    if not isinstance(ids, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{name}: expected dtype int32 or int64, got {ids.dtype}")
+    if _readable(ids):
+        least, most = (x.item() for x in ids.aminmax())
+        if least < 0 or most >= count:
+            raise ValueError(f"{name}: expected 0 to {count - 1}, got {least} to {most}")

@@ -1,0 +1,57 @@
+"""Images as sequences of patches: Dosovitskiy et al. 2020, arXiv 2010.11929."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from . import initialise
+from .block import Stack
+from .config import Config
+from .model import Model
+
+
+class ViT(Model):
+    """Image classifier: patches by a convolution, a CLS token, an encoder, a linear head.
+
+    Args:
+        config: its sizes; ``Config(dim=768, num_layers=12, num_heads=12, norm_eps=1e-6)`` is
+            ViT-B/16: images of 224 x 224 have 196 patches.  ``max_seq_len`` becomes the number of
+            patches and one.
+        attention: "fused", "naive" or "sdpa"; see `Model`.
+    """
+
+    def __init__(self, config: Config, *, attention: str = "fused") -> None:
+        config = replace(config, max_seq_len=config.num_patches + 1)
+        super().__init__(config)
+        size = config.patch_size
+        self.patches = nn.Conv2d(config.channels, config.dim, size, stride=size)
+        self.cls = nn.Parameter(torch.zeros(config.dim))
+        self.stack = Stack(config, causal=False)
+        self.head = nn.Linear(config.dim, config.num_classes)
+        self.attention = attention
+        initialise.xavier(self)
+
+    def hidden(self, images: torch.Tensor) -> torch.Tensor:
+        """The last hidden states, (batch, 1 + patches, dim), CLS first, patches row by row."""
+        size = (self.config.channels, self.config.image_size, self.config.image_size)
+        if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+            kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+            raise TypeError(f"images: expected a floating tensor, got {kind}")
+        if images.ndim != 4 or tuple(images.shape[1:]) != size:
+            expected = ", ".join(map(str, size))
+            raise ValueError(
+                f"images: expected shape (batch, {expected}), got {tuple(images.shape)}"
+            )
+        x = self.patches(images).flatten(2).mT  # (B, patches, dim)
+        cls = self.cls.to(x.dtype).expand(len(x), 1, -1)
+        return self.stack(torch.cat([cls, x], 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, num_classes) of images (batch, channels, image_size, image_size).
+
+        Raises ValueError or TypeError for images of another shape or dtype.
+        """
+        return self.head(self.hidden(images)[:, 0])
