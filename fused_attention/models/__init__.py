@@ -1,5 +1,6 @@
 """The transformer and its descendants, thin: one configuration, one block, five models."""
 
+from . import objectives
 from .bert import BERT
 from .config import Config
 from .gpt import GPT
@@ -7,4 +8,4 @@ from .seq2seq import Seq2Seq
 from .transformer_xl import TransformerXL
 from .vit import ViT
 
-__all__ = ["BERT", "GPT", "Config", "Seq2Seq", "TransformerXL", "ViT"]
+__all__ = ["BERT", "GPT", "Config", "Seq2Seq", "TransformerXL", "ViT", "objectives"]

@@ -68,13 +68,18 @@ class BERT(TokenModel):
 
     def pool(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, dim), of the first token: what sentence classifiers read."""
-        _require("pooler", self.pooler)
-        return torch.tanh(self.pooler(hidden[:, 0]))
+        return torch.tanh(self.part("pooler")(hidden[:, 0]))
 
     def predict(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (..., vocab_size) of the tokens that were masked."""
-        _require("mlm_head", self.mlm_head)
-        return F.linear(self.mlm_head(hidden), self.output_weight, self.mlm_head.bias)
+        head = self.part("mlm_head")
+        return F.linear(head(hidden), self.output_weight, head.bias)
+
+    def part(self, name: str) -> nn.Module:
+        """The pooler or the mlm_head; ValueError if the model was made without."""
+        if getattr(self, name) is None:
+            raise ValueError(f"{name}: expected a BERT made with {name}=True")
+        return getattr(self, name)
 
 
 class MaskedTokenHead(nn.Module):
@@ -90,8 +95,3 @@ class MaskedTokenHead(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         x = gelu(self.dense(hidden))
         return layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.eps)
-
-
-def _require(name: str, module) -> None:
-    if module is None:
-        raise ValueError(f"{name}: expected a BERT made with {name}=True")

@@ -128,7 +128,7 @@ class T5(Positions):
             first, past = torch.where(distance > 0, buckets, 0), distance.abs()
         exact = buckets // 2
         growth = (past.clamp(min=1) / exact).log() / math.log(self.max_distance / exact)
-        far = exact + (growth * (buckets - exact)).long()
+        far = exact + (growth * (buckets - exact) + 1e-4).long()  # logarithms err
         return first + torch.where(past < exact, past, far.clamp(max=buckets - 1))
 
     def variants(self, seqlen):
