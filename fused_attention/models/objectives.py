@@ -101,7 +101,8 @@ class SpanCorruption:
     """Raffel et al. 2020, section 3.1.4: 15 % of the tokens, in spans of 3 on average, are lost.
 
     In the source a sentinel stands for each span; the target gives each sentinel and its span, and
-    a last sentinel.  Sentinels count down from ``sentinel``, as in T5.
+    a last sentinel.  As in T5, sentinels count down from ``sentinel``, and a sequence starts with
+    what is kept and ends with what is lost.
     """
 
     sentinel: int

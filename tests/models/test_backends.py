@@ -1,0 +1,152 @@
+"""Fused, naive and sdpa mean the same: outputs and all parameter gradients, within the budget.
+
+    max |x - exact|  <=  2 * max |naive - exact|  +  max(band)
+
+``exact`` is the naive model in fp64, ``naive`` the same in fp32.  The band is what becomes of the
+result when every parameter errs by the roundings of a sum over its longest dimension.
+"""
+
+import math
+
+import pytest
+import torch
+
+import fused_attention as fa
+from fused_attention.models import GPT
+
+from ..budget import distance
+from ..support import LEGS
+from .cases import CASES, build, config, gpt, ids, xl
+
+DRAWS = 4
+
+
+def evaluate(case, attention, dtype=torch.float32, device="cpu", err=None):
+    """Output and parameter gradients by name; what is dropped is the same every time."""
+    model = build(case, attention, dtype).to(device)
+    if err is not None:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(err(p))
+    torch.manual_seed(0)
+    out = case.call(model)
+    generator = torch.Generator().manual_seed(2)
+    out.backward(torch.randn(out.shape, generator=generator).to(out))
+    gradients = {name: p.grad.cpu() for name, p in model.named_parameters()}
+    return {"out": out.detach().cpu(), **gradients}
+
+
+def bands(case, exact):
+    """The largest effect of a few draws of signs on each result."""
+    effect = dict.fromkeys(exact, 0.0)
+    for draw in range(DRAWS):
+        generator = torch.Generator().manual_seed(draw)
+
+        def err(p, generator=generator):
+            roundings = 1 + math.log2(max(2, *p.shape))
+            signs = 2 * torch.randint(0, 2, p.shape, generator=generator) - 1
+            return p * (1 + roundings * torch.finfo(torch.float32).eps * signs)
+
+        moved = evaluate(case, "naive", torch.float64, err=err)
+        effect = {name: max(effect[name], distance(moved[name], x)) for name, x in exact.items()}
+    return effect
+
+
+def check(case, attention, device="cpu"):
+    exact = evaluate(case, "naive", torch.float64)
+    plain = evaluate(case, "naive")
+    found = evaluate(case, attention, device=device)
+    band = bands(case, exact)
+    wrong = []
+    for name, x in found.items():
+        assert exact[name].any(), f"{name}: no gradient to compare"
+        error, allowed = distance(x, exact[name]), distance(plain[name], exact[name])
+        if not error <= 2 * allowed + band[name]:
+            wrong.append(f"{name}: error {error:.3g}, naive {allowed:.3g}, band {band[name]:.3g}")
+    assert not wrong, "; ".join(wrong)
+
+
+@pytest.mark.parametrize("attention", ["fused", "sdpa"])
+@pytest.mark.parametrize("name", CASES)
+def test_agreement(name, attention):
+    if name.startswith("dropout") and attention == "sdpa":
+        pytest.skip("PyTorch's own draws other numbers")
+    check(CASES[name], attention)
+
+
+TRITON = [leg for leg in LEGS if leg.id != "torch"]
+SMALL = {"num_layers": 1, "dim": 16, "num_heads": 1}
+
+
+@pytest.mark.parametrize("device", TRITON)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(gpt(**SMALL), id="gpt"),
+        pytest.param(gpt(**SMALL, position="t5", prenorm=False), id="t5"),
+        pytest.param(gpt(**SMALL, position="rotary", norm="rms", activation="swiglu"), id="llama"),
+        pytest.param(xl(**SMALL), id="xl"),
+    ],
+)
+def test_agreement_on_triton(device, case):
+    if device == "cuda":
+        case = case._replace(call=_on(device, case.call))
+    check(case, "fused", device)
+
+
+def _on(device, call):
+    """The call with the tensors it makes on the device of the model."""
+
+    def moved(model):
+        with torch.device(next(model.parameters()).device):
+            return call(model)
+
+    return moved
+
+
+def test_switching():
+    model = GPT(config(), attention="sdpa")
+    assert model.attention == "sdpa"
+    seen = set()
+    for module in model.modules():
+        if hasattr(module, "backend"):
+            module.register_forward_pre_hook(lambda m, args: seen.add(m.backend))
+    for attention in ("naive", "fused", "sdpa"):
+        model.attention = attention
+        model(ids(1, 4))
+        assert seen == {attention}
+        seen.clear()
+
+
+def test_sdpa_refuses_what_it_cannot_express():
+    core = GPT(config(), attention="sdpa").stack.blocks[0].attention.core
+    q = torch.randn(1, 4, 5, 8)
+    with pytest.raises(NotImplementedError, match="softcap; 'fused' and 'naive' can"):
+        core(q, q, q, (fa.softcap(5.0), fa.causal()))
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary", "alibi", "t5"])
+def test_compile(position):
+    model = build(gpt(position=position))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    expected = model(ids(2, 9))
+    expected.square().sum().backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    found = compiled(ids(2, 9))
+    found.square().sum().backward()
+    torch.testing.assert_close(found, expected)
+    for p, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-4 * gradient.abs().max())
+
+
+def test_autocast():
+    """bf16 products, fp32 parameters and gradients; as near to fp64 as the naive path is."""
+    exact = evaluate(gpt(position="rotary"), "naive", torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = evaluate(gpt(position="rotary"), "naive")
+        found = evaluate(gpt(position="rotary"), "fused")
+    for name, x in found.items():
+        unit = torch.finfo(torch.bfloat16).eps * exact[name].abs().max()
+        assert distance(x, exact[name]) <= 2 * distance(plain[name], exact[name]) + unit, name
+        assert name == "out" or x.dtype == torch.float32
