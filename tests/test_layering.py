@@ -1,4 +1,4 @@
-"""Dependencies point one way: models -> modules -> ops -> kernels; nothing leans on reference."""
+"""Dependencies point one way: models -> modules -> ops -> kernels; only models use reference."""
 
 import ast
 from pathlib import Path

@@ -66,11 +66,12 @@ def check(case, attention, device="cpu"):
     assert not wrong, "; ".join(wrong)
 
 
-@pytest.mark.parametrize("attention", ["fused", "sdpa"])
-@pytest.mark.parametrize("name", CASES)
+# PyTorch's own attention draws other numbers to drop.
+PAIRS = [(n, a) for n in CASES for a in ("fused", "sdpa") if (a, n[:4]) != ("sdpa", "drop")]
+
+
+@pytest.mark.parametrize("name, attention", PAIRS)
 def test_agreement(name, attention):
-    if name.startswith("dropout") and attention == "sdpa":
-        pytest.skip("PyTorch's own draws other numbers")
     check(CASES[name], attention)
 
 

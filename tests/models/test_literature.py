@@ -105,6 +105,27 @@ def test_masks_as_printed():
         assert ((weights > 0) == torch.tensor(both)).all()
 
 
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_residual_stream(prenorm):
+    """Two layers written out, sum by sum: Vaswani et al. 2017 and Xiong et al. 2020, figure 1."""
+    model = build(gpt(prenorm=prenorm, dropout=0.5), dtype=torch.float64).eval()
+    tokens = ids(1, 6)
+    x = model.embedding.weight[tokens] + model.stack.positions.weight[:6]
+
+    def norm(module, x):
+        return torch.nn.functional.layer_norm(x, (32,), module.weight, module.bias)
+
+    for block in model.stack.blocks:
+        for normed, layer in (
+            (block.attention_norm, lambda x, b=block: b.attention(x, (fa.causal(),))),
+            (block.mlp_norm, block.mlp),
+        ):
+            x = x + layer(norm(normed, x)) if prenorm else norm(normed, x + layer(x))
+    x = norm(model.stack.norm, x) if prenorm else x
+    expected = x @ model.embedding.weight.T
+    torch.testing.assert_close(model(tokens), expected, rtol=1e-11, atol=1e-11)
+
+
 def parameters(model) -> int:
     return sum(p.numel() for p in model.parameters())
 
