@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .._triton import jit, tl
@@ -134,8 +135,9 @@ class T5(Positions):
     def variants(self, seqlen):
         distances = torch.arange(1 - seqlen, seqlen, device=self.weight.device)
         by_distance = self.weight[self.bucket(distances)].T  # (H, 2 seqlen - 1)
-        # Row i reads the distances from -i on.
-        return (bias(by_distance.unfold(1, seqlen, 1).flip(1)[None]),)
+        # A row longer by one, repeated, and cut into rows without: each moves by one to the right.
+        rows = F.pad(by_distance, (0, 1)).repeat(1, seqlen)[:, :-seqlen]
+        return (bias(rows.view(-1, seqlen, 2 * seqlen - 1)[None, :, :, seqlen - 1 :]),)
 
     def paged_variants(self):
         past = torch.arange(self.max_distance + 1, device=self.weight.device)

@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 import fused_attention as fa
 from fused_attention.models import GPT
@@ -139,6 +140,18 @@ def test_compile(position):
     torch.testing.assert_close(found, expected)
     for p, gradient in zip(model.parameters(), gradients, strict=True):
         torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-4 * gradient.abs().max())
+
+
+@pytest.mark.parametrize("position", ["rotary", "t5"])
+def test_lengths_do_not_recompile(position):
+    """The first length makes a graph, the second one for all others."""
+    model = GPT(config(position=position, max_seq_len=64))
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    for length in (5, 9, 13, 33):
+        compiled(ids(2, length))
+    assert counter.frame_count == 2
 
 
 def test_autocast():
