@@ -52,8 +52,8 @@ class RelativeAttention(Attention):
         q, k, v = (t.transpose(1, 2) for t in self.project(x, cache.join(self.layer, x)))
         rows = positions.table_0[-k.shape[2] :].to(x.dtype)  # the farthest first
         r = self.r(rows).unflatten(-1, (-1, self.head_dim)).transpose(0, 1)  # (H, keys, D)
-        by_distance = (q + self.v) @ r.mT / math.sqrt(self.head_dim)
-        out = self.core(q + self.u, k, v, (bias(_shifted(by_distance)), *variants))
+        by_distance = (q + self.v.to(q.dtype)) @ r.mT / math.sqrt(self.head_dim)
+        out = self.core(q + self.u.to(q.dtype), k, v, (bias(_shifted(by_distance)), *variants))
         return self.out(out.transpose(1, 2).flatten(-2))
 
 

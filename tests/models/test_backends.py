@@ -154,12 +154,13 @@ def test_lengths_do_not_recompile(position):
     assert counter.frame_count == 2
 
 
-def test_autocast():
+@pytest.mark.parametrize("name", ["gpt-rotary-pre", "bert-t5", "seq2seq", "vit", "xl"])
+def test_autocast(name):
     """bf16 products, fp32 parameters and gradients; as near to fp64 as the naive path is."""
-    exact = evaluate(gpt(position="rotary"), "naive", torch.float64)
+    case = CASES[name]
+    exact = evaluate(case, "naive", torch.float64)
     with torch.autocast("cpu", torch.bfloat16):
-        plain = evaluate(gpt(position="rotary"), "naive")
-        found = evaluate(gpt(position="rotary"), "fused")
+        plain, found = (evaluate(case, attention) for attention in ("naive", "fused"))
     for name, x in found.items():
         unit = torch.finfo(torch.bfloat16).eps * exact[name].abs().max()
         assert distance(x, exact[name]) <= 2 * distance(plain[name], exact[name]) + unit, name
