@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from .mutation_table import MUTATIONS, Mutation
+from .mutation_tables import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(

@@ -1,6 +1,6 @@
 """`attention` against fp64, within the budget of tests/budget.py, on every leg.
 
-Of the mutations of tests/mutation_table.py, which `python -m tests.mutations` runs, these are
+Of the mutations of tests/mutation_tables, which `python -m tests.mutations` runs, these are
 caught here:
 
     test_output_and_gradients     acc or l_i not rescaled; ragged tiles not masked; wrong head of a

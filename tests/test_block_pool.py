@@ -1,6 +1,6 @@
 """The pool of blocks: what it gives out, takes back, and refuses.
 
-Broken pools are in `test_cache_stateful.py` and in `mutation_table.py`.
+Broken pools are in `test_cache_stateful.py` and in `mutation_tables`.
 """
 
 import pickle

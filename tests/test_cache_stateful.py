@@ -1,6 +1,6 @@
 """The paged cache against a dictionary, and broken caches that the comparison must notice.
 
-`mutation_table.py` breaks the same code in its source.  A failure is reported as it was found; add
+`mutation_tables` breaks the same code in its source.  A failure is reported as it was found; add
 `Phase.shrink` for the shortest history that leads to it.
 """
 

@@ -1,6 +1,6 @@
 """`paged_append` and `copy_blocks`: what is written, where, and that nothing else is.
 
-Of the mutations of tests/mutation_table.py these are caught here:
+Of the mutations of tests/mutation_tables these are caught here:
 
     test_tokens_land_in_their_slots     keys for values; a slot's block and offset mixed up
     test_quantised_numbers_are_the_...  rounding to the wrong number; no saturation

@@ -1,7 +1,7 @@
 """`paged_attention` against the dense fp64 reference, within the budget, on every leg.
 
 Every slot that no sequence owns holds NaN, the last pages' ends included.  Of the mutations of
-tests/mutation_table.py these are caught here:
+tests/mutation_tables these are caught here:
 
     test_output_and_lse             a tile that starts in the wrong page or block; heads of a group
         mixed up; rows beyond the group kept; V loaded beyond the last key; scales forgotten

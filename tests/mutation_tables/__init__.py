@@ -1,0 +1,19 @@
+"""What `mutations` breaks, a file for each family."""
+
+from . import attention, cache, losses, models, modules, norms, paged, pointwise, rivalry
+from .mutation import Mutation
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *attention.KERNELS,
+    *attention.BOUNDS,
+    *attention.PATHS,
+    *norms.NORMS,
+    *losses.LOSSES,
+    *pointwise.POINTWISE,
+    *pointwise.ROTARY,
+    *paged.PAGED,
+    *cache.CACHE,
+    *modules.MODULES,
+    *models.MODELS,
+    *rivalry.RIVALRY,
+)

@@ -1,0 +1,370 @@
+"""Attention: kernels, bounds of variants, the paths between them."""
+
+from .mutation import OPS, Mutation, torch
+
+VARIANTS = "fused_attention/variants/"
+
+FORWARD, BACKWARD = "kernels/attention_forward.py", "kernels/attention_backward.py"
+HOOKS, NUMERICS, DROPOUT = "kernels/hooks.py", "kernels/numerics.py", "kernels/dropout.py"
+ONLINE, ATEN, TORCH = (f"{OPS}attention_{name}.py" for name in ("online", "aten", "torch"))
+
+
+def case(name: str) -> str:
+    return f"test_attention.py::test_output_and_gradients[*-{name}-*]"
+
+
+def attention(test: str) -> str:
+    return f"test_attention.py::test_{test}"
+
+
+KERNELS = (
+    Mutation(
+        "no rescale of acc",
+        FORWARD,
+        "v, acc * alpha[:, None], PRECISION)",
+        "v, acc, PRECISION)",
+        case("whole_tiles"),
+    ),
+    Mutation("no rescale of l_i", FORWARD, "l_i * alpha +", "l_i +", case("whole_tiles")),
+    Mutation(
+        "ragged tiles not masked",
+        FORWARD,
+        's = tl.where(fold_masks(keep, at, MASKS, mask_args), s * scale, float("-inf"))',
+        "s = s * scale",
+        case("one_over"),
+    ),
+    Mutation(
+        "last tile not cut at the end",
+        FORWARD,
+        "keep = ((offs_n >= lo) & (offs_n < hi))[None, :]",
+        "keep = (offs_n >= lo)[None, :]",
+        case("one_over"),
+    ),
+    Mutation(
+        "empty rows divide by zero",
+        FORWARD,
+        "l_safe = tl.where(l_i == 0, 1.0, l_i)",
+        "l_safe = l_i",
+        attention("rows_with_nothing_to_attend[interpreted]"),
+    ),
+    Mutation(
+        "sign of a negative scale lost",
+        FORWARD,
+        "tl.where(sm_scale < 0, negative(q), q)",
+        "q",
+        case("negative_scale"),
+    ),
+    Mutation(
+        "wrong group index, forward",
+        FORWARD,
+        "off_hk = off_h // GROUP_SIZE",
+        "off_hk = off_h % GROUP_SIZE",
+        case("groups_of_two"),
+    ),
+    Mutation(
+        "wrong group index, key gradient",
+        BACKWARD,
+        "off_h = off_hk * GROUP_SIZE + group",
+        "off_h = off_hk + num_kv_heads * group",
+        case("groups_of_two"),
+    ),
+    Mutation(
+        "wrong group index, argument gradient",
+        BACKWARD,
+        "k_head = k_ptr + b * stride_kb + h // GROUP_SIZE * stride_kh",
+        "k_head = k_ptr + b * stride_kb + h % GROUP_SIZE * stride_kh",
+        case("groups_of_two"),
+    ),
+    Mutation(
+        "strides swapped",
+        "kernels/launch.py",
+        "for stride in x.stride()[:3]",
+        "for stride in (x.stride(1), x.stride(0), x.stride(2))",
+        case("permuted"),
+    ),
+    Mutation(
+        "V loaded beyond the keys there are",
+        FORWARD,
+        "v = load_rows(v_ptr, offs_n, stride_vn, lo, hi,",
+        "v = load_rows(v_ptr, offs_n, stride_vn, 0, seqlen_k,",
+        attention("nan_in_padding_does_not_leak[*interpreted]"),
+    ),
+    Mutation(
+        "NaN let through in the key gradient",
+        BACKWARD,
+        "                    ds = tl.where(keep, ds, 0.0)\n                dk =",
+        "                    ds = ds * tl.where(keep, 1.0, 0.0)\n                dk =",
+        attention("nan_in_padding_does_not_leak[*interpreted]"),
+    ),
+    Mutation(
+        "LSE gradient dropped",
+        BACKWARD,
+        "delta -= tl.load(dlse_ptr",
+        "delta -= 0 * tl.load(dlse_ptr",
+        attention("gradient_through_lse_alone[*interpreted]"),
+    ),
+    Mutation(
+        "weights of empty rows not zero",
+        BACKWARD,
+        'return tl.where(lse == float("-inf"), float("inf"), lse)',
+        "return lse",
+        attention("bias_of_minus_infinity_masks[interpreted]"),
+    ),
+    Mutation(
+        "dropout forgotten in dk",
+        BACKWARD,
+        "dp = dp * scale",
+        "dp = dp * dropout_scale",
+        case("dropout"),
+    ),
+    Mutation(
+        "dropout forgotten in dv",
+        BACKWARD,
+        "p_kept = p * scale",
+        "p_kept = p",
+        case("dropout"),
+    ),
+    Mutation(
+        "dropout forgotten in dq",
+        BACKWARD,
+        """dp = tl.where(kept, dp * dropout_scale, 0.0)
+            ds = fold_score_grads(
+                p * (dp - delta), s * sm_scale""",
+        """dp = dp * dropout_scale
+            ds = fold_score_grads(
+                p * (dp - delta), s * sm_scale""",
+        case("dropout"),
+    ),
+    Mutation(
+        "dropout depends on the tile",
+        DROPOUT,
+        "quad = start_n // 4 + tl.arange",
+        "quad = start_n // BLOCK_N + tl.arange",
+        attention("dropout_drops_the_same_weights_as_the_reference[interpreted]"),
+    ),
+    Mutation(
+        "argument gradient not summed over heads",
+        BACKWARD,
+        "count_h = num_heads if SUM_H else 1",
+        "count_h = 1",
+        "test_variants.py::test_alone_and_in_company[bias_shared-interpreted]",
+    ),
+    Mutation(
+        "score gradients taken at the raw scores",
+        HOOKS,
+        "s_in = fold_scores(s, at, SCORES, score_args, i)",
+        "s_in = s",
+        "test_variants.py::test_order_of_scores_matters_and_is_kept[interpreted]",
+    ),
+    Mutation(
+        "row offsets of 32 bits",
+        "kernels/memory.py",
+        "pointers = ptr + offs[:, None].to(tl.int64) * stride + offs_d[None, :]\n    if MASKED",
+        "pointers = ptr + offs[:, None] * stride + offs_d[None, :]\n    if MASKED",
+        "test_offsets.py::test_of_inputs[2-*-k-interpreted]",
+    ),
+    Mutation(
+        "head offsets of 32 bits",
+        FORWARD,
+        "off_hk.to(tl.int64) * stride_kh",
+        "off_hk * stride_kh",
+        "test_offsets.py::test_of_inputs[1-*-k-interpreted]",
+    ),
+    Mutation(
+        "key offsets of a bias of 32 bits",
+        f"{VARIANTS}bias.py",
+        "kv_idx.to(tl.int64) * stride_k",
+        "kv_idx * stride_k",
+        "test_offsets.py::test_of_arguments[3-bias-interpreted]",
+    ),
+    Mutation(
+        "bf16 products left to the interpreter",
+        NUMERICS,
+        'return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")',
+        'return tl.dot(a, b, input_precision="ieee")',
+        "test_numerics.py::test_products_accumulate_in_fp32[dtype1-interpreted]",
+    ),
+    Mutation(
+        "bf16 rounding left to the interpreter",
+        NUMERICS,
+        "if INTERPRETED and dtype == tl.bfloat16:",
+        "if False:",
+        "test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
+    ),
+    Mutation(
+        "bf16 negation left to the interpreter",
+        NUMERICS,
+        "return (-x.to(tl.float32)).to(x.dtype)",
+        "return -x",
+        "test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
+    ),
+)
+BOUNDS = (
+    Mutation(
+        "top left for bottom right, kernels",
+        f"{VARIANTS}causal.py",
+        "    return kv_idx <= q_idx\n",
+        "    return kv_idx <= q_idx - (seqlen_k - seqlen_q)\n",
+        attention("causal_alignments_differ[interpreted]"),
+    ),
+    torch(
+        "top left for bottom right, torch",
+        f"{VARIANTS}causal.py",
+        "args: kv_idx <= q_idx,",
+        "args: kv_idx <= q_idx - (seqlen_k - seqlen_q),",
+        attention("causal_alignments_differ[torch]"),
+    ),
+    Mutation(
+        "bounds of keys one too tight",
+        f"{VARIANTS}causal.py",
+        "    return 0, q_last + 1, 0, q_first + 1\n",
+        "    return 0, q_last, 0, q_first + 1\n",
+        "test_bounds.py::test_bounds_of_hooks_are_exact[causal-*-interpreted]",
+    ),
+    Mutation(
+        "wholly seen keys one too many",
+        f"{VARIANTS}causal.py",
+        "    return 0, q_last + 1, 0, q_first + 1\n",
+        "    return 0, q_last + 1, 0, q_first + 2\n",
+        attention("bounds_only_save_work[causal-65-95-interpreted]"),
+    ),
+    Mutation(
+        "bounds of queries too tight",
+        f"{VARIANTS}key_padding.py",
+        "seen = tl.where(kv_first < length, seqlen_k, first)",
+        "seen = tl.where(kv_last < length, seqlen_k, first)",
+        case("group_5"),
+    ),
+    torch(
+        "bounds one too tight, torch",
+        f"{VARIANTS}causal.py",
+        "args: (0, last + 1, 0, first + 1)",
+        "args: (0, last, 0, first + 1)",
+        attention("bounds_only_save_work[causal-129-65-torch]"),
+    ),
+    Mutation(
+        "window of 256 sees 255 keys",
+        f"{VARIANTS}sliding_window.py",
+        """def _mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    left, right = args
+    return (kv_idx >= q_idx - left)""",
+        """def _mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    left, right = args
+    return (kv_idx > q_idx - left)""",
+        attention("window_of_255_sees_256_keys[interpreted]"),
+    ),
+    torch(
+        "bounds of one sequence used for all",
+        f"{OPS}tiles.py",
+        "step = 1 if batched else sequences",
+        "step = sequences",
+        case("square_padding"),
+    ),
+)
+PATHS = (
+    torch(
+        "chunks not rescaled",
+        ONLINE,
+        "acc = acc.mul_(alpha).add_(",
+        "acc = acc.add_(",
+        attention("tile_sizes_do_not_matter[dropout-*-torch]"),
+    ),
+    torch(
+        "dk overwritten",
+        ONLINE,
+        "dk[chunk.keys] += _matmul_over_rows",
+        "dk[chunk.keys] = _matmul_over_rows",
+        attention("tile_sizes_do_not_matter[dropout-*-torch]"),
+    ),
+    torch(
+        "dv overwritten by tiles of ATen's",
+        TORCH,
+        "dv[tile.keys] += dv_tile",
+        "dv[tile.keys] = dv_tile",
+        case("square_window"),
+    ),
+    torch(
+        "additive mask dropped",
+        f"{OPS}tiles.py",
+        "total = torch.where(kept, total, -math.inf)",
+        "pass",
+        case("square_window"),
+    ),
+    torch(
+        "additive scores dropped",
+        f"{OPS}tiles.py",
+        "total = cut.torch_score(total, *where)",
+        "cut.torch_score(total, *where)",
+        case("square_alibi"),
+    ),
+    torch(
+        "LSE gradient dropped, torch",
+        ONLINE,
+        "delta -= dlse[tile.queries]",
+        "delta -= 0 * dlse[tile.queries]",
+        attention("gradient_through_lse_alone[*torch]"),
+    ),
+    torch(
+        "LSE gradient left to ATen, which has none",
+        TORCH,
+        " and dlse is None and not any(wanted)",
+        " and not any(wanted)",
+        attention("gradient_through_lse_alone[-torch]"),
+    ),
+    torch(
+        "dropout forgotten in the backward pass",
+        ONLINE,
+        "            dp *= kept\n",
+        "",
+        case("dropout"),
+    ),
+    torch(
+        "bottom right handed to ATen's top left",
+        ATEN,
+        'names == ["causal"] and q.shape[2] == k.shape[2]',
+        'names == ["causal"]',
+        case("square_causal_fewer_rows"),
+    ),
+    torch(
+        "ATen's causal flag with a negative scale",
+        ATEN,
+        "not names or (scale > 0 and (",
+        "not names or (True and (",
+        case("square_negative_scale"),
+    ),
+    torch(
+        "wrong group index, torch",
+        ONLINE,
+        "x.reshape(x.shape[0], y.shape[1], -1, x.shape[3])",
+        "x.transpose(1, 2).reshape(x.shape[0], y.shape[1], -1, x.shape[3])",
+        case("group_8"),
+    ),
+    torch(
+        "wrong group index, reference",
+        "fused_attention/reference.py",
+        "k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)",
+        "k, v = k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1)",
+        "test_reference.py::test_twins_against_loops[causal-7-12]",
+    ),
+    torch(
+        "nine rounds of Philox",
+        "fused_attention/philox.py",
+        "_ROUNDS = 10",
+        "_ROUNDS = 9",
+        "test_reference.py::test_philox_known_answers[*]",
+    ),
+    torch(
+        "a scale that is not finite let through",
+        f"{OPS}checks.py",
+        "if not -math.inf < scale < math.inf:",
+        "if math.isnan(scale):",
+        "test_errors.py::test_scalars[scale_inf]",
+    ),
+    torch(
+        "checked after the work has begun",
+        f"{OPS}attention.py",
+        "    variants = as_variants(variants)\n    checks.check_scalars",
+        "    q = q + 0\n    variants = as_variants(variants)\n    checks.check_scalars",
+        "test_errors.py::test_scalars[dropout_high]",
+    ),
+)

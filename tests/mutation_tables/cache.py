@@ -1,0 +1,153 @@
+"""The paged cache: who holds which block."""
+
+from .mutation import torch
+
+POOL, TABLES = "fused_attention/block_pool.py", "fused_attention/page_tables.py"
+STEP, KV_CACHE = "fused_attention/step_tensors.py", "fused_attention/paged_kv_cache.py"
+HISTORIES = "test_cache_stateful.py::test_any_sequence_of_operations"
+CACHE = (
+    torch("shared pages written", TABLES, "self.pool.refs(block) > 1 or ", "", HISTORIES),
+    torch(
+        "published pages written",
+        TABLES,
+        " or self.pool.is_published(block)",
+        "",
+        HISTORIES,
+    ),
+    torch(
+        "released twice",
+        TABLES,
+        "self.pool.release(seq.held[::-1])",
+        "self.pool.release(seq.held[::-1]), self.pool.release(seq.held[:1])",
+        HISTORIES,
+    ),
+    torch(
+        "copied pages kept",
+        TABLES,
+        "self.pool.release([source for source, _ in taken.copies])",
+        "pass",
+        HISTORIES,
+    ),
+    torch("copies not undone", TABLES, "seq.blocks[page] = source", "pass", HISTORIES),
+    torch("new pages not undone", TABLES, "del seq.blocks[count:]", "pass", HISTORIES),
+    torch(
+        "published before commit",
+        TABLES,
+        "        return taken\n\n    def commit",
+        "        self.commit(taken)\n        return taken\n\n    def commit",
+        HISTORIES,
+    ),
+    torch("a prefix whole", TABLES, "len(tokens) - 1))", "len(tokens)))", HISTORIES),
+    torch(
+        "keys without history",
+        TABLES,
+        "hashlib.sha256(key + page.tobytes())",
+        "hashlib.sha256(page.tobytes())",
+        HISTORIES,
+    ),
+    torch(
+        "a fork publishes",
+        TABLES,
+        "Seq(seq.length, seq.blocks)",
+        "Seq(seq.length, seq.blocks, seq.keys)",
+        HISTORIES,
+    ),
+    torch(
+        "a truncated sequence publishes",
+        TABLES,
+        "del seq.blocks[kept:], seq.keys[:]",
+        "del seq.blocks[kept:]",
+        HISTORIES,
+    ),
+    torch(
+        "truncation leaves pages published",
+        TABLES,
+        "if self.pool.refs(block) == 1:",
+        "if self.pool.refs(block) == 0:",
+        HISTORIES,
+    ),
+    torch(
+        "window one key short",
+        TABLES,
+        "length - self.window) //",
+        "length - self.window + 1) //",
+        HISTORIES,
+    ),
+    torch(
+        "truncated beyond the window",
+        TABLES,
+        "self._dead_pages(length) < seq.dropped:",
+        "self._dead_pages(length) > seq.dropped:",
+        HISTORIES,
+    ),
+    torch(
+        "the window's pages not counted as free",
+        TABLES,
+        "self.pool.num_free + self._freed_by_releasing(dead)",
+        "self.pool.num_free",
+        HISTORIES,
+    ),
+    torch(
+        "some blocks where not all can be had",
+        POOL,
+        "if n > self.num_free:",
+        "if n > self.num_free + 1:",
+        "test_block_pool.py::test_all_or_nothing",
+    ),
+    torch(
+        "double free",
+        POOL,
+        "if times > self._refs[block]:",
+        "if self._refs[block] == 0:",
+        "test_block_pool.py::test_what_is_wrong_is_refused_and_changes_nothing[*]",
+    ),
+    torch(
+        "the youngest prefix evicted",
+        POOL,
+        "popitem(last=False)",
+        "popitem(last=True)",
+        "test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
+    ),
+    torch(
+        "evicted blocks still found",
+        POOL,
+        "del self._block_of[self._key_of.pop(block)]\n        return block",
+        "return block",
+        "test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
+    ),
+    torch(
+        "old slots left in the buffer",
+        STEP,
+        "self.slot_mapping[total : self._filled] = -1",
+        "pass",
+        "test_paged_kv_cache.py::test_a_captured_graph_reads_the_numbers_of_the_open_step",
+    ),
+    torch(
+        "block ids not looked at",
+        STEP,
+        "if table.size and not",
+        "if False and not",
+        "test_paged_kv_cache.py::test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel",
+    ),
+    torch(
+        "scales not copied",
+        KV_CACHE,
+        "copy_blocks(cache.scales[layer], pairs)",
+        "pass",
+        "test_paged_kv_cache.py::test_copies_on_write_carry_the_scales",
+    ),
+    torch(
+        "a window that masks nothing",
+        KV_CACHE,
+        "(*variants, sliding_window(self.window))",
+        "(*variants, causal_mask())",
+        "test_paged_kv_cache.py::test_a_window_costs_no_more_blocks_than_it_sees[*]",
+    ),
+    torch(
+        "commits what has failed",
+        KV_CACHE,
+        "commit if kind is None else",
+        "commit if True else",
+        "test_paged_kv_cache.py::test_a_step_that_raises_never_was",
+    ),
+)

@@ -1,0 +1,195 @@
+"""Cross-entropy, and that of a linear layer."""
+
+from .mutation import OPS, Mutation, torch
+
+LOSS, LINEAR_LOSS = "kernels/cross_entropy.py", f"{OPS}linear_cross_entropy.py"
+
+
+def cross_entropy(test: str) -> str:
+    return f"test_cross_entropy.py::test_{test}"
+
+
+def linear_cross_entropy(test: str) -> str:
+    return f"test_linear_cross_entropy.py::test_{test}"
+
+
+LOSSES = (
+    Mutation(
+        "cross-entropy without subtracting the maximum",
+        LOSS,
+        'anchor_new = tl.where(m_new == float("-inf"), 0.0, m_new)',
+        "anchor_new = m_new * 0.0",
+        cross_entropy("hostile_logits[*large_and_constant-*float32-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy without rescaling the sum",
+        LOSS,
+        "l_i = l_i * tl.exp(m_i - anchor_new) +",
+        "l_i = l_i +",
+        cross_entropy("hostile_logits[*rising-*float32-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy's gaps not moved to the new maximum",
+        LOSS,
+        "gaps += w_sum * (anchor_new - anchor) +",
+        "gaps +=",
+        cross_entropy("hostile_logits[0.1-rising-*float32-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy's smoothing dropped from the loss",
+        LOSS,
+        "+ label_smoothing / num_classes * smooth",
+        "+ 0 * smooth",
+        cross_entropy("options[none-0.1-plain-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy's smoothing dropped from the gradient",
+        LOSS,
+        "dx = p * total - share",
+        "dx = p * total",
+        cross_entropy("options[none-0.1-weighted-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy ignores the upstream gradient",
+        LOSS,
+        "tl.where(offs_c == target, hit, 0.0)) * grad",
+        "tl.where(offs_c == target, hit, 0.0))",
+        cross_entropy("options[none-0.0-plain-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy takes the statistics of a sum that rounds",
+        LOSS,
+        """    tl.store(stats_ptr + 2 * row, anchor)
+    tl.store(stats_ptr + 2 * row + 1, log_sum)""",
+        """    tl.store(stats_ptr + 2 * row, anchor + log_sum)
+    tl.store(stats_ptr + 2 * row + 1, 0.0)""",
+        cross_entropy("probabilities_of_large_logits_keep_their_digits[interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy reads the logit of any target",
+        LOSS,
+        "x_t = tl.load(logits_ptr + target, mask=valid, other=0.0)",
+        "x_t = tl.load(logits_ptr + target)",
+        cross_entropy("a_target_that_is_no_class[0.0-1099511627776-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy takes a target that is no class for an ignored one",
+        LOSS,
+        'loss = tl.where(valid, loss, tl.where(counts, float("nan"), 0.0))',
+        "loss = tl.where(valid, loss, 0.0)",
+        cross_entropy("a_target_that_is_no_class[0.0--1-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy gives a target that is no class a gradient",
+        LOSS,
+        'dx = tl.where(valid, dx, tl.where(counts, float("nan"), 0.0))',
+        "dx = tl.where(counts, dx, 0.0)",
+        cross_entropy("a_target_that_is_no_class[0.0--1-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy counts ignored rows in the mean",
+        f"{OPS}cross_entropy_torch.py",
+        "        return counts.sum()",
+        "        return torch.ones_like(counts).sum()",
+        cross_entropy("options[mean-0.0-plain-interpreted]"),
+    ),
+    Mutation(
+        "cross-entropy overwrites the logits",
+        f"{OPS}cross_entropy.py",
+        "        out = logits.new_empty(logits.shape)",
+        "        out = logits",
+        cross_entropy("the_logits_stay_as_they_are[interpreted]"),
+    ),
+    Mutation(
+        "chunks: the kernel's gradient not asked for",
+        LINEAR_LOSS,
+        "            backward(grad, logits, target, class_weight, stats, *options, out=logits)",
+        "            pass",
+        linear_cross_entropy("options[mean-0.0-float32-interpreted]"),
+    ),
+    torch(
+        "chunks: smoothing dropped from the gradient",
+        f"{OPS}cross_entropy_torch.py",
+        "        p -= share",
+        "        pass",
+        linear_cross_entropy("options[sum-0.1-float32-torch]"),
+    ),
+    torch(
+        "chunks: smoothing dropped from the loss",
+        f"{OPS}cross_entropy_torch.py",
+        "        loss -= log_p.sum(1) * share if weight is None else log_p @ share",
+        "        pass",
+        linear_cross_entropy("options[sum-0.1-float32-torch]"),
+    ),
+    torch(
+        "chunks: upstream gradient of a number ignored",
+        LINEAR_LOSS,
+        "torch.mul(x.to(grad.dtype), grad, out=",
+        "torch.mul(x.to(grad.dtype), 1.0, out=",
+        linear_cross_entropy("backward_twice_and_the_same_every_time[sum-torch]"),
+    ),
+    torch(
+        "chunks: upstream gradient of rows ignored",
+        LINEAR_LOSS,
+        "torch.mul(dx, grad[at, None], out=logits[at])",
+        "logits[at] = dx",
+        linear_cross_entropy("options[none-0.0-float32-torch]"),
+    ),
+    torch(
+        "chunks: weight's gradient summed in bf16",
+        LINEAR_LOSS,
+        "total.addmm_(a.to(total.dtype), b.to(total.dtype))",
+        "total.copy_((total + a.float() @ b.float()).to(a.dtype))",
+        linear_cross_entropy("sums_over_chunks_are_fp32[*-torch]"),
+    ),
+    torch(
+        "chunks: bias added to rounded logits",
+        LINEAR_LOSS,
+        "return torch.addmm(bias, x, weight.t(), out=out)",
+        "return torch.mm(x, weight.t(), out=out).add_(bias)",
+        linear_cross_entropy("logits_are_rounded_once"),
+    ),
+    torch(
+        "chunks: held gradients scaled in place",
+        LINEAR_LOSS,
+        "return torch.mul(x.to(grad.dtype), grad, out=x.new_empty(x.shape, dtype=dtype))",
+        "return x.mul_(grad).clone()",
+        linear_cross_entropy("backward_twice_and_the_same_every_time[sum-torch]"),
+    ),
+    torch(
+        "chunks: one chunk of everything",
+        "fused_attention/tuning.py",
+        "return min(1024, max(256, dim))",
+        "return 1 << 30",
+        linear_cross_entropy("peak_memory_is_a_fraction_of_the_pairs"),
+    ),
+    torch(
+        "chunks: zeros made for gradients that are held",
+        LINEAR_LOSS,
+        "    ctx.set_materialize_grads(False)",
+        "    pass",
+        linear_cross_entropy("gradients_held_cost_their_own_size_once_more"),
+    ),
+    torch(
+        "chunks: a second derivative of zero",
+        LINEAR_LOSS,
+        "ctx.save_for_backward(*tensors, *(gradients if summed else ()))",
+        "ctx.save_for_backward(*(x if x is None else x.detach() for x in tensors), "
+        "*(gradients if summed else ()))",
+        linear_cross_entropy("second_derivatives_are_refused[sum-torch]"),
+    ),
+    torch(
+        "chunks: gradients that nobody wants",
+        LINEAR_LOSS,
+        "torch.is_grad_enabled() and x is not None and x.requires_grad",
+        "x is not None",
+        linear_cross_entropy("without_gradients_nothing_is_held[torch]"),
+    ),
+    torch(
+        "chunks: a mean over nothing has a gradient",
+        f"{OPS}cross_entropy_torch.py",
+        "torch.where(some, total / weights.where(some, 1), total.detach() / weights)",
+        "total / weights",
+        linear_cross_entropy("nothing_counts[torch]"),
+    ),
+)

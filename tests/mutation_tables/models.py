@@ -1,0 +1,108 @@
+"""The transformer."""
+
+from .mutation import torch
+
+MODELS_DIR = "fused_attention/models/"
+MODELS = tuple(
+    torch(name, f"{MODELS_DIR}{file}.py", old, new, f"models/test_{test}")
+    for name, file, old, new, test in (
+        (
+            "sdpa forgets the variants",
+            "backends",
+            "attn_mask=mask, **options",
+            "**options",
+            "backends.py::test_agreement[gpt-alibi-pre-sdpa]",
+        ),
+        (
+            "the switch does nothing",
+            "model",
+            "module.backend = backend",
+            "pass",
+            "backends.py::test_switching",
+        ),
+        (
+            "the stream not passed on",
+            "block",
+            "return layer(x, **options), stream",
+            "return layer(x, **options), x",
+            "literature.py::test_residual_stream[True]",
+        ),
+        (
+            "scores of T5 mirrored",
+            "positions",
+            "torch.arange(1 - seqlen, seqlen, device",
+            "-torch.arange(1 - seqlen, seqlen, device",
+            "masking.py::test_ragged_tokens[t5-True]",
+        ),
+        (
+            "buckets of the future used by a causal stack",
+            "positions",
+            "buckets, past = len(self.weight), (-distance).clamp(min=0)",
+            "buckets, past = len(self.weight), distance.abs()",
+            "literature.py::test_t5_buckets[True]",
+        ),
+        (
+            "a distance too few",
+            "transformer_xl",
+            "return F.pad(x, (1, 0)).reshape(*x.shape[:2], keys + 1, rows)[:, :, 1:]",
+            "return F.pad(x, (0, 1)).reshape(*x.shape[:2], keys + 1, rows)[:, :, :-1]",
+            "masking.py::test_relative_scores_against_the_formula",
+        ),
+        (
+            "the memory not detached",
+            "transformer_xl",
+            "self.length) :].detach())",
+            "self.length) :])",
+            "masking.py::test_segments_see_what_one_long_segment_sees",
+        ),
+        (
+            "a causal stack that sees the future",
+            "block",
+            "(causal(),) if self.causal else ()",
+            "()",
+            "masking.py::test_later_tokens_do_not_leak[rotary-fused]",
+        ),
+        (
+            "padded sources seen",
+            "block",
+            '"variants": _padding(context_lengths)',
+            '"variants": ()',
+            "masking.py::test_padded_sources_do_not_leak[fused]",
+        ),
+        (
+            "ragged tokens numbered from the first",
+            "block",
+            "device=x.device) if step is None else step.positions",
+            "device=x.device)",
+            "masking.py::test_ragged_tokens[learned-True]",
+        ),
+        (
+            "tables follow the dtype of the model",
+            "positions",
+            "dtype = torch.promote_types(moved.dtype, torch.float32)",
+            "dtype = moved.dtype",
+            "errors.py::test_half_precision_keeps_exact_tables",
+        ),
+        (
+            "every masked token a mask",
+            "objectives",
+            "fate < 0.8, self.mask_id",
+            "fate < 1.0, self.mask_id",
+            "training.py::test_masked_tokens",
+        ),
+        (
+            "sentinels that count up",
+            "objectives",
+            "torch.tensor([self.sentinel - i])",
+            "torch.tensor([self.sentinel + i])",
+            "training.py::test_corrupted_spans",
+        ),
+        (
+            "residual projections as large as the others",
+            "initialise",
+            "std = 0.02 / math.sqrt(2 * model.config.num_layers)",
+            "std = 0.02",
+            "training.py::test_initialisation",
+        ),
+    )
+)

@@ -1,0 +1,49 @@
+"""The modules."""
+
+from .mutation import torch
+
+LAYERS = "fused_attention/modules/"
+MODULES = (
+    torch(
+        "the up half of a gated MLP activated",
+        f"{LAYERS}mlp.py",
+        "*h.chunk(2, -1)",
+        "*h.chunk(2, -1)[::-1]",
+        "test_modules.py::test_mlp[swiglu-*]",
+    ),
+    torch(
+        "dropout before the sum outside training",
+        f"{LAYERS}norm.py",
+        "self.dropout if self.training else 0.0",
+        "self.dropout",
+        "test_modules.py::test_dropout_before_the_sum_in_training_only[*]",
+    ),
+    torch(
+        "a padding mask taken for its opposite",
+        f"{LAYERS}multihead_attention.py",
+        "~m if m.dtype == torch.bool else m for m in masks",
+        "m for m in masks",
+        "test_modules.py::test_multihead_attention[*-padding-*]",
+    ),
+    torch(
+        "the causal hint not followed",
+        f"{LAYERS}multihead_attention.py",
+        'variants += [causal("top_left")] if hinted else []',
+        "variants += []",
+        "test_modules.py::test_the_causal_hint_needs_its_mask_and_then_holds",
+    ),
+    torch(
+        "weights of a query that sees nothing",
+        f"{LAYERS}multihead_attention.py",
+        ".softmax(-1).masked_fill(empty, 0)",
+        ".softmax(-1)",
+        "test_modules.py::test_a_query_whose_keys_are_all_padded_gets_the_bias_and_no_nan[*]",
+    ),
+    torch(
+        "label smoothing lost in the module",
+        f"{LAYERS}loss.py",
+        "            label_smoothing=self.label_smoothing,\n",
+        "",
+        "test_parity.py::test_moduleinfo_inputs[torch-CrossEntropyLoss-float32]",
+    ),
+)

@@ -1,0 +1,168 @@
+"""LayerNorm and RMSNorm."""
+
+from .mutation import OPS, Mutation, torch
+
+
+def op(test: str, name: str, leg: str = "interpreted") -> str:
+    """A test of `test_ops`."""
+    return f"test_ops.py::test_{test}[*{name}-{leg}]"
+
+
+def norm(test: str) -> str:
+    return f"test_layer_norm.py::test_{test}"
+
+
+NORM, NORM_TRITON, NORM_TORCH = (
+    "kernels/layer_norm.py",
+    f"{OPS}norm_triton.py",
+    f"{OPS}norm_torch.py",
+)
+NORMS = (
+    Mutation(
+        "masked lanes in the variance",
+        NORM,
+        "        h = tl.where(keep, h - mean, 0.0)\n        tl.store(mean_ptr + rows, mean + pivot",
+        "        h = h - mean\n        tl.store(mean_ptr + rows, mean + pivot",
+        op("outputs_and_gradients", "layer_norm"),
+    ),
+    Mutation(
+        "masked lanes in the variance of a long row",
+        NORM,
+        "h = tl.where(keep, h - tile_mean[:, None], 0.0)",
+        "h = h - tile_mean[:, None]",
+        op("outputs_and_gradients", "layer_norm"),
+    ),
+    Mutation(
+        "tiles merged without what lies between their means",
+        NORM,
+        "            squares += start_n * share * apart * apart\n",
+        "",
+        op("outputs_and_gradients", "layer_norm"),
+    ),
+    Mutation(
+        "the mean of constant rows rounded",
+        NORM,
+        'tl.where(tl.abs(pivot) < float("inf"), pivot, 0.0)',
+        "pivot * 0.0",
+        norm("constant_rows_are_exactly_the_bias[*]"),
+    ),
+    Mutation(
+        "bf16 statistics",
+        f"{OPS}norm.py",
+        "num_rows, dtype = x.shape[0], accumulator(x.dtype)",
+        "num_rows, dtype = x.shape[0], x.dtype",
+        op("hostile_inputs", "shifted-layer_norm_fp32_parameters"),
+    ),
+    Mutation(
+        "bf16 statistics, kept in fp32",
+        NORM,
+        "rstd = tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps)",
+        "rstd = round_to(tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps), tl.bfloat16)",
+        norm("statistics_are_fp32[*-layer_norm]"),
+    ),
+    Mutation(
+        "partial sums in the input's dtype",
+        NORM_TRITON,
+        "h.new_empty(programs, num_columns, dtype=torch.float32)",
+        "h.new_empty(programs, num_columns)",
+        norm("sums_over_rows_are_fp32[interpreted]"),
+    ),
+    Mutation(
+        "rows summed in the input's dtype",
+        NORM,
+        "            dbias += dy\n        g = ",
+        "            dbias = round_to(dbias + dy, tl.bfloat16).to(tl.float32)\n        g = ",
+        norm("sums_over_rows_are_fp32[interpreted]"),
+    ),
+    Mutation(
+        "a program's share of rows cut short",
+        NORM,
+        "    step = tl.num_programs(0) * BLOCK_M\n",
+        "    step = tl.num_programs(0) * BLOCK_M + num_rows\n",
+        op("outputs_and_gradients", "layer_norm"),
+    ),
+    Mutation(
+        "the last partial sum left out",
+        NORM,
+        "keep = (rows < num_partials)",
+        "keep = (rows < num_partials - 1)",
+        op("outputs_and_gradients", "layer_norm"),
+    ),
+    Mutation(
+        "no gradient through the mean",
+        NORM,
+        "            dh -= (tl.sum(g, 1) / num_columns)[:, None]\n",
+        "            pass\n",
+        op("outputs_and_gradients", "layer_norm"),
+    ),
+    Mutation(
+        "dropout mask not drawn again",
+        NORM,
+        "dx = _dropped(dh, seed_ptr, rows,",
+        "dx = _dropped(dh, None, rows,",
+        op("outputs_and_gradients", "add_layer_norm_dropout"),
+    ),
+    Mutation(
+        "another mask in every tile of a long row",
+        NORM,
+        "seed_ptr, zero, zero, rows, start_n,",
+        "seed_ptr, zero, zero, rows, 0,",
+        norm("kernels_drop_what_the_torch_path_drops[5120]"),
+    ),
+    Mutation(
+        "gradient of the sum dropped",
+        NORM,
+        "        dh += _tile(dsum_ptr, rows, offs_n, num_columns, keep)\n",
+        "        pass\n",
+        op("outputs_and_gradients", "add_rms_norm"),
+    ),
+    Mutation(
+        "gradient of the residual dropped",
+        f"{OPS}norm.py",
+        "return dresidual if repeats else dx, dresidual, *dparameters",
+        "return dresidual if repeats else dx, None, *dparameters",
+        norm("gradients_through_either_output[sum-interpreted]"),
+    ),
+    Mutation(
+        "the sum normalised before it is rounded",
+        NORM,
+        "        h = round_to(h, sum_ptr.dtype.element_ty).to(tl.float32)\n",
+        "",
+        norm("what_is_normalised_is_the_sum_as_it_is_returned[add_layer_norm-interpreted]"),
+    ),
+    Mutation(
+        "a weight read as if contiguous",
+        NORM_TRITON,
+        "return None if parameter is None else parameter.contiguous()",
+        "return parameter",
+        op("any_strides", "columns_apart-layer_norm"),
+    ),
+    torch(
+        "another mask on the torch path",
+        f"{OPS}norm_torch.py",
+        "kept = philox.keep(seed, 0, 0, row, column, dropout_p)",
+        "kept = philox.keep(seed, 0, 1, row, column, dropout_p)",
+        op("outputs_and_gradients", "add_layer_norm_dropout", "torch"),
+    ),
+    torch(
+        "operators that need Triton",
+        f"{OPS}norm.py",
+        "if _triton.serves(x) and x.numel() > 0:",
+        "if x.numel() > 0:",
+        op("operators_compute_where_aten_serves", "layer_norm", "torch"),
+    ),
+    torch(
+        "a fake in another layout",
+        f"{OPS}norm.py",
+        "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centred)",
+        "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centred)",
+        op("opcheck", "layer_norm", "torch"),
+    ),
+    torch(
+        "eps of zero let through",
+        f"{OPS}norm_checks.py",
+        "if not 0 < eps <",
+        "if not 0 <= eps <",
+        norm("bad_input[*-eps_zero]"),
+    ),
+)

@@ -1,0 +1,210 @@
+"""Attention over pages, and what writes them."""
+
+from .mutation import OPS, Mutation, torch
+
+ATTENTION_PAGED, PAGED_TORCH = "kernels/attention_paged.py", f"{OPS}paged_attention_torch.py"
+
+
+def case(name: str) -> str:
+    return f"test_attention.py::test_output_and_gradients[*-{name}-*]"
+
+
+def paged(test: str) -> str:
+    return f"test_paged_attention.py::test_{test}"
+
+
+def append(test: str) -> str:
+    return f"test_paged_append.py::test_{test}"
+
+
+PAGED = (
+    Mutation(
+        "V loaded beyond the last key, paged",
+        ATTENTION_PAGED,
+        "v_ptr + origin, offs_n, stride_slot, lo, hi,",
+        "v_ptr + origin, offs_n, stride_slot, lo, hi + 1,",
+        paged("output_and_lse[interpreted-decode-*]"),
+    ),
+    Mutation(
+        "pages before the window read",
+        ATTENTION_PAGED,
+        "    lo, hi, full_lo, full_hi = _split_bounds(",
+        "    lo = 0 * lo\n    lo, hi, full_lo, full_hi = _split_bounds(",
+        paged("pages_out_of_sight_are_not_read[1-interpreted]"),
+    ),
+    Mutation(
+        "a tile in the middle of a page read from its start",
+        ATTENTION_PAGED,
+        "page.to(tl.int64) * PAGE_SIZE * stride_slot",
+        "start_n.to(tl.int64) * stride_slot",
+        paged("output_and_lse[interpreted-page_64-*]"),
+    ),
+    Mutation(
+        "blocks multiplied in 32 bits",
+        ATTENTION_PAGED,
+        "tl.load(block_table_ptr + page).to(tl.int64)",
+        "tl.load(block_table_ptr + page)",
+        "test_offsets.py::test_of_pages[*interpreted]",
+    ),
+    Mutation(
+        "table of the first sequence for all",
+        ATTENTION_PAGED,
+        "block_table_ptr += off_b.to(tl.int64) * stride_table",
+        "block_table_ptr += 0 * stride_table",
+        paged("output_and_lse[interpreted-decode-*]"),
+    ),
+    Mutation(
+        "heads of a group and tokens mixed up",
+        ATTENTION_PAGED,
+        "offs_m = start_m + offs_r // GROUP_SIZE",
+        "offs_m = start_m + offs_r % TOKENS",
+        paged("output_and_lse[interpreted-group_2-*]"),
+    ),
+    Mutation(
+        "rows beyond the last whole group kept",
+        ATTENTION_PAGED,
+        "exists = (offs_r < TOKENS * GROUP_SIZE) & (offs_m < seqlen_q)",
+        "exists = offs_m < seqlen_q",
+        paged("output_and_lse[interpreted-group_7-*]"),
+    ),
+    Mutation(
+        "search ends one sequence early",
+        ATTENTION_PAGED,
+        "// TOKENS + middle <= tile",
+        "// TOKENS + middle < tile",
+        paged("the_bound_on_queries_changes_nothing[1000-interpreted]"),
+    ),
+    Mutation(
+        "bounds of the first head for the group",
+        ATTENTION_PAGED,
+        "            lo = tl.minimum(lo, lo_h)\n",
+        "",
+        paged("bounds_may_differ_among_the_heads_of_a_group[1-interpreted]"),
+    ),
+    Mutation(
+        "lengths trusted beyond the table",
+        ATTENTION_PAGED,
+        "tl.minimum(tl.load(seq_lens_ptr + off_b), max_blocks * PAGE_SIZE)",
+        "tl.load(seq_lens_ptr + off_b)",
+        paged("lengths_beyond_the_table_are_cut"),
+    ),
+    Mutation(
+        "shares of splits overlap",
+        ATTENTION_PAGED,
+        "split_hi = tl.minimum(split_lo + share * BLOCK, end * BLOCK)",
+        "split_hi = tl.minimum(split_lo + (share + 1) * BLOCK, end * BLOCK)",
+        paged("splits_agree[decode-interpreted]"),
+    ),
+    Mutation(
+        "partial results weighed equally",
+        ATTENTION_PAGED,
+        "tl.exp2((lse - most) * LOG2E)[:, None] * partial",
+        "tl.exp2((lse - lse) * LOG2E)[:, None] * partial",
+        paged("splits_agree[several-interpreted]"),
+    ),
+    Mutation(
+        "splits that saw nothing give NaN",
+        ATTENTION_PAGED,
+        'most = tl.where(most == float("-inf"), 0.0, most)',
+        "most = most",
+        paged("splits_agree[decode-interpreted]"),
+    ),
+    Mutation(
+        "scale of values forgotten",
+        ATTENTION_PAGED,
+        "acc *= tl.load(scales_ptr + num_kv_heads + off_hk)",
+        "acc *= 1.0",
+        paged("output_and_lse[interpreted-int8_head-*]"),
+    ),
+    Mutation(
+        "scales of tokens read for keys twice",
+        ATTENTION_PAGED,
+        "at + PAGE_SIZE * num_kv_heads, mask=real",
+        "at, mask=real",
+        paged("output_and_lse[interpreted-e4m3_token-*]"),
+    ),
+    Mutation(
+        "subnormals of e4m3 rounded as normals",
+        "kernels/storage.py",
+        "code = tl.where(size < 0.015625, below, normal)",
+        "code = normal",
+        append("quantised_numbers_are_the_nearest[float8_e4m3fn-interpreted]"),
+    ),
+    Mutation(
+        "ties of int8 away from zero",
+        "kernels/storage.py",
+        "return ((x + 12582912.0)",
+        "return ((x * 1.001 + 12582912.0)",
+        append("quantised_numbers_are_the_nearest[int8-interpreted]"),
+    ),
+    Mutation(
+        "too large a number wraps around",
+        "kernels/kv_cache.py",
+        "tl.minimum(tl.maximum(x, -LARGEST), LARGEST)",
+        "tl.maximum(x, -LARGEST)",
+        append("quantised_numbers_are_the_nearest[int8-interpreted]"),
+    ),
+    Mutation(
+        "a token without a slot stored",
+        "kernels/kv_cache.py",
+        "    if slot < 0:\n        return\n",
+        "    slot = tl.maximum(slot, 0)\n",
+        append("tokens_land_in_their_slots[*interpreted]"),
+    ),
+    Mutation(
+        "end of a block not copied",
+        "kernels/kv_cache.py",
+        "some = offs < block_size",
+        "some = offs < block_size - 1",
+        append("blocks_are_copied[*interpreted]"),
+    ),
+    Mutation(
+        "LSE without the extra logit",
+        f"{OPS}extra_logits.py",
+        "lse = torch.logaddexp(lse, logits)",
+        "lse = lse + 0",
+        case("sink"),
+    ),
+    torch(
+        "extra logit one percent off",
+        f"{OPS}extra_logits.py",
+        "variant.type.extra_logit(variant.args).to(lse.dtype)",
+        "variant.type.extra_logit(variant.args).to(lse.dtype) * 1.01",
+        case("sink_window"),
+    ),
+    torch(
+        "a window's pages counted from the first gathered",
+        PAGED_TORCH,
+        "stored, into = kv[:, side], buffer[side, pages]",
+        "stored, into = kv[:, side], buffer[side, : len(blocks)]",
+        paged("pages_out_of_sight_are_not_read[1-torch]"),
+    ),
+    torch(
+        "all pages gathered, whatever the window",
+        PAGED_TORCH,
+        "pages = slice(first // page_size,",
+        "pages = slice(0 * first,",
+        paged("only_visible_pages_are_gathered"),
+    ),
+    torch(
+        "variants see sequence 0",
+        PAGED_TORCH,
+        "tile = Tile(slice(b, b + 1), rows, *bounds)",
+        "tile = Tile(slice(0, 1), rows, *bounds)",
+        paged("variants_see_the_index_of_the_sequence[torch]"),
+    ),
+    torch(
+        "slots used twice let through",
+        f"{OPS}paged_checks.py",
+        "twice = used[1:] == used[:-1]",
+        "twice = used[1:] == -1",
+        "test_paged_errors.py::test_slots_that_must_be_read_leave_the_cache_alone[*]",
+    ),
+    torch(
+        "blocks outside the pool let through",
+        f"{OPS}paged_checks.py",
+        "outside = owned & ((block_table < 0) | (block_table >= num_blocks))",
+        "outside = owned & ((block_table < 0) | (block_table > num_blocks))",
+        "test_paged_errors.py::test_metadata_that_must_be_read[outside]",
+    ),
+)
