@@ -50,8 +50,8 @@ def test_mlp(device, activation, bias):
 def test_mlp_defaults_and_errors():
     assert fa.MLP(8).up.weight.shape == (32, 8)
     assert fa.MLP(8, activation="swiglu", dtype=torch.bfloat16).up.weight.dtype == torch.bfloat16
-    with pytest.raises(ValueError, match=r"activation: expected one of gelu, .* got 'relu'"):
-        fa.MLP(8, activation="relu")
+    with pytest.raises(ValueError, match=r"activation: expected one of gelu, .* got 'swish'"):
+        fa.MLP(8, activation="swish")
 
 
 NORMS = {
