@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from ..variants.base import Variant
 
@@ -24,6 +25,8 @@ def join(out, lse, extra: Sequence[Variant], heads_at: int) -> tuple[torch.Tenso
     for variant in extra:
         logits = variant.type.extra_logit(variant.args).to(lse.dtype)
         logits = logits.reshape(-1, *[1] * (lse.ndim - 1 - heads_at))
-        out = (out * torch.sigmoid(lse - logits)[..., None]).to(out.dtype)
+        # sigmoid(lse - x), by way of its logarithm: the derivative of sigmoid cancels near one.
+        share = F.logsigmoid(lse - logits).exp()
+        out = (out * share[..., None]).to(out.dtype)
         lse = torch.logaddexp(lse, logits)
     return out, lse
