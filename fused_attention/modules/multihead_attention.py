@@ -9,11 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..ops.attention import attention
+from ..ops.errors import ArgumentError
 from ..variants import bias, causal, mask
-
-
-class ShapeError(ValueError, RuntimeError):
-    """A shape that does not fit: ours are ValueError, torch's RuntimeError."""
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -102,7 +99,7 @@ class MultiheadAttention(nn.MultiheadAttention):
             if x.is_nested:
                 raise NotImplementedError(f"{name}: nested tensors; pad them and mask the padding")
             if x.ndim != query.ndim or x.ndim not in (2, 3):
-                raise ShapeError(
+                raise ArgumentError(
                     "query, key, value: expected 3 dimensions each, or 2 each without a batch, got "
                     + ", ".join(str(tuple(x.shape)) for x in tensors.values())
                 )
@@ -110,11 +107,11 @@ class MultiheadAttention(nn.MultiheadAttention):
             tensors, tensors.values(), (self.embed_dim, self.kdim, self.vdim), strict=True
         ):
             if x.shape[-1] != size:
-                raise ShapeError(
+                raise ArgumentError(
                     f"{name}: expected {size} for the last dimension, got {tuple(x.shape)}"
                 )
         if key.shape[:-1] != value.shape[:-1]:
-            raise ShapeError(
+            raise ArgumentError(
                 f"value: expected the batch and length of key, {tuple(key.shape)}, "
                 f"got {tuple(value.shape)}"
             )
@@ -122,13 +119,17 @@ class MultiheadAttention(nn.MultiheadAttention):
         seqlen_q, seqlen_k = (x.shape[-2 if batch_first else 0] for x in (query, key))
         batch = 1 if query.ndim == 2 else query.shape[0 if batch_first else 1]
         if query.ndim == 3 and key.shape[0 if batch_first else 1] != batch:
-            raise ShapeError(f"key: expected the batch of query, {batch}, got {tuple(key.shape)}")
+            raise ArgumentError(
+                f"key: expected the batch of query, {batch}, got {tuple(key.shape)}"
+            )
         padding = (seqlen_k,) if query.ndim == 2 else (batch, seqlen_k)
         square = (seqlen_q, seqlen_k)
         _check_mask("key_padding_mask", key_padding_mask, padding)
         _check_mask("attn_mask", attn_mask, square, (batch * self.num_heads, *square))
         if is_causal and attn_mask is None:
-            raise ShapeError("is_causal: expected the causal attn_mask that it hints at, got None")
+            raise ArgumentError(
+                "is_causal: expected the causal attn_mask that it hints at, got None"
+            )
 
 
 def _check_mask(name: str, x, *shapes: tuple[int, ...]) -> None:
@@ -138,7 +139,7 @@ def _check_mask(name: str, x, *shapes: tuple[int, ...]) -> None:
         raise TypeError(f"{name}: expected dtype bool or floating, got {x.dtype}")
     if tuple(x.shape) not in shapes:
         expected = " or ".join(map(str, shapes))
-        raise ShapeError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
+        raise ArgumentError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
 
 
 def _batch_first(batch_dim: int | None, query, key, value):

@@ -6,12 +6,12 @@ import torch
 from torch.nn import functional as F
 
 from .checks import DTYPES
-from .errors import ChoiceError, DtypeError
+from .errors import ArgumentError, DtypeError
 
 
 def check_approximate(approximate) -> None:
     if approximate not in ("none", "tanh"):
-        raise ChoiceError(
+        raise ArgumentError(
             'approximate: approximate argument must be either "none" (exact, by erf) or "tanh", '
             f"got {approximate!r}"
         )

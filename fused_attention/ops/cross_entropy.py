@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch.nn import _reduction
 
 from .. import _triton, tuning
+from . import autocast
 from . import cross_entropy_torch as by_torch
-from .cross_entropy_checks import DtypeError, check_cross_entropy
+from .cross_entropy_checks import check_cross_entropy
+from .errors import DtypeError
 from .layout import accumulator
 from .registration import define, refuse_forward_mode
 
@@ -98,10 +100,8 @@ def _rows(input, target, weight) -> torch.Tensor | None:
 
 def _result_dtype(input) -> torch.dtype:
     """Autocast computes this loss in fp32 on every device; the kernels do so anyway."""
-    device = input.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.float32
-    return input.dtype
+    on = autocast.active_dtype(input.device.type) is not None
+    return torch.float32 if on else input.dtype
 
 
 def _config(logits):

@@ -7,16 +7,10 @@ from __future__ import annotations
 
 import torch
 
+from .errors import ArgumentError, DtypeError
+
 REDUCTIONS = ("none", "mean", "sum")
 INDICES = (torch.int64, torch.uint8)
-
-
-class ArgumentError(ValueError, RuntimeError):
-    """An argument of the wrong shape, device or range."""
-
-
-class DtypeError(TypeError, RuntimeError):
-    """A tensor of the wrong dtype."""
 
 
 def check_floating(name: str, x) -> None:

@@ -18,15 +18,16 @@ from __future__ import annotations
 import torch
 
 from .. import _triton, tuning
+from . import autocast
 from . import cross_entropy_torch as by_torch
 from .cross_entropy import backward, forward
 from .cross_entropy_checks import (
-    ArgumentError,
     check_floating,
     check_indices,
     check_like,
     check_options,
 )
+from .errors import ArgumentError
 from .layout import accumulator
 from .registration import define, refuse_forward_mode
 
@@ -70,12 +71,13 @@ def linear_cross_entropy(
         IndexError: see above.
         NotImplementedError: double backward, forward-mode derivatives.
     """
-    autocast = _autocast_dtype(hidden)
-    _check(hidden, weight, target, bias, class_weight, autocast is not None)
+    check_floating("hidden", hidden)
+    dtype = hidden.dtype
+    if dtype != torch.float64 and autocast.active_dtype(hidden.device.type) is not None:
+        dtype = None  # of whatever dtypes the arguments are, autocast has its own
+    _check(hidden, weight, target, bias, class_weight, any_dtype=dtype is None)
     check_options(ignore_index, reduction, label_smoothing)
-    if autocast is not None:
-        hidden, weight = hidden.to(autocast), weight.to(autocast)
-        bias = None if bias is None else bias.to(autocast)
+    hidden, weight, bias = autocast.cast(hidden, weight, bias)
     refuse_forward_mode("linear_cross_entropy", _INSTEAD, hidden, weight, bias)
     flat = target.reshape(-1).long()
     wanted = [
@@ -90,20 +92,10 @@ def linear_cross_entropy(
         loss = by_torch.mean(loss, flat, class_weight, ignore_index)
     elif reduction == "none":
         loss = loss.reshape(target.shape)
-    return loss.to(hidden.dtype if autocast is None else torch.float32)
+    return loss.to(torch.float32 if dtype is None else dtype)
 
 
-def _autocast_dtype(hidden) -> torch.dtype | None:
-    if not isinstance(hidden, torch.Tensor):
-        return None
-    device = hidden.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    # Autocast leaves fp64 alone.
-    return torch.get_autocast_dtype(device) if on and hidden.dtype != torch.float64 else None
-
-
-def _check(hidden, weight, target, bias, class_weight, autocast: bool) -> None:
-    check_floating("hidden", hidden)
+def _check(hidden, weight, target, bias, class_weight, any_dtype: bool) -> None:
     check_floating("weight", weight)
     if hidden.ndim == 0:
         raise ArgumentError("hidden: expected (..., dim), got a scalar")
@@ -112,11 +104,11 @@ def _check(hidden, weight, target, bias, class_weight, autocast: bool) -> None:
     vocabulary = weight.shape[0]
     if vocabulary == 0:
         raise ArgumentError("weight: expected at least one row, got a vocabulary of 0")
-    check_like("weight", weight, (vocabulary, hidden.shape[-1]), "hidden", hidden, autocast)
+    check_like("weight", weight, (vocabulary, hidden.shape[-1]), "hidden", hidden, any_dtype)
     if bias is not None:
-        check_like("bias", bias, (vocabulary,), "hidden", hidden, autocast)
+        check_like("bias", bias, (vocabulary,), "hidden", hidden, any_dtype)
     if class_weight is not None:
-        check_like("class_weight", class_weight, (vocabulary,), "hidden", hidden, autocast)
+        check_like("class_weight", class_weight, (vocabulary,), "hidden", hidden, any_dtype)
         if class_weight.requires_grad:
             raise NotImplementedError("class_weight: there is no gradient for it; detach() it")
     check_indices(target, tuple(hidden.shape[:-1]), hidden.device)

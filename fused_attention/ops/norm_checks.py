@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from .checks import DTYPES
-from .errors import ShapeError
+from .errors import ArgumentError
 from .layout import accumulator
 
 
@@ -31,9 +31,9 @@ def check_normalized_shape(x: torch.Tensor, normalized_shape) -> None:
         )
     size = len(normalized_shape)
     if size == 0:
-        raise ShapeError("normalized_shape: expected at least one dimension, got ()")
+        raise ArgumentError("normalized_shape: expected at least one dimension, got ()")
     if size > x.ndim or tuple(x.shape[x.ndim - size :]) != tuple(normalized_shape):
-        raise ShapeError(
+        raise ArgumentError(
             f"normalized_shape: expected the last dimensions of x, of shape {tuple(x.shape)}, "
             f"got {tuple(normalized_shape)}"
         )
@@ -46,7 +46,7 @@ def check_parameter(name: str, parameter, x, normalized_shape, dtypes: Sequence)
     if not isinstance(parameter, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor or None, got {type(parameter).__name__}")
     if tuple(parameter.shape) != tuple(normalized_shape):
-        raise ShapeError(
+        raise ArgumentError(
             f"{name}: expected shape {tuple(normalized_shape)}, that of normalized_shape, "
             f"got {tuple(parameter.shape)}"
         )
@@ -75,7 +75,7 @@ def check_residual(x: torch.Tensor, residual) -> None:
     """What x is added to: x's shape and device, x's dtype or fp32."""
     check_input("residual", residual)
     if residual.shape != x.shape:
-        raise ShapeError(
+        raise ArgumentError(
             f"residual: expected the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
         )
     check_device("residual", residual, x)

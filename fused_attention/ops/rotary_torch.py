@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 # Numbers of a chunk of positions: the temporaries of turning it stay in the cache.
-_CHUNK = 2**18
+_CHUNK = 2**20
 
 
 def rows(cos, sin, positions, seqlen: int):
