@@ -13,7 +13,7 @@ from ..modules import MLP
 from ..ops.add_norm import add_layer_norm, add_rms_norm
 from ..ops.layer_norm import layer_norm
 from ..ops.rms_norm import rms_norm
-from ..variants import causal, key_padding
+from ..variants import causal, key_padding, sliding_window
 from .backends import Core
 from .config import Config
 from .positions import Positions, positions
@@ -122,7 +122,9 @@ class Stack(nn.Module):
         attention: type = Attention,
     ) -> None:
         super().__init__()
-        self.causal = causal
+        if config.window is not None and not causal:
+            raise ValueError(f"window: expected None without a causal mask, got {config.window}")
+        self.causal, self.window = causal, config.window
         self.positions = positions(config, causal) if at is None else at
         self.embedding_norm = Norm(config) if config.embedding_norm else None
         self.dropout = nn.Dropout(config.dropout)
@@ -139,16 +141,21 @@ class Stack(nn.Module):
         x = x if self.embedding_norm is None else self.embedding_norm(x)[0]
         x, stream = self.dropout(x), None
         attend = {"positions": self.positions, "at": at, "cache": cache, "step": step}
-        attend["variants"] = self._variants(x, lengths, paged=step is not None)
+        attend["variants"] = self._variants(x, lengths, cache if step is not None else None)
         cross = {"context": context, "variants": _padding(context_lengths)}
         for block in self.blocks:
             x, stream = block(x, stream, attend, cross)
         return x if self.norm is None else self.norm(x, stream)[0]
 
-    def _variants(self, x, lengths, paged: bool) -> tuple:
-        if paged:
+    def _variants(self, x, lengths, paged) -> tuple:
+        if paged is not None:
+            if self.window is not None and paged.window != self.window:
+                raise ValueError(
+                    f"cache: expected window {self.window}, the model's, got {paged.window}"
+                )
             return self.positions.paged_variants()  # the cache is causal by itself
         masks = (causal(),) if self.causal else ()
+        masks += () if self.window is None else (sliding_window(self.window),)
         return (*self.positions.variants(x.shape[1]), *masks, *_padding(lengths))
 
 

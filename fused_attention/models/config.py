@@ -37,6 +37,8 @@ class Config:
         num_token_types: kinds of segments, as BERT's two sentences.
         dropout: of the sum of the embeddings and of what each layer adds to the residual stream.
         attention_dropout: of the attention weights.
+        window: of a causal stack, how many keys before itself a token sees (Beltagy et al. 2020,
+            arXiv 2004.05150); all of them by default.
         rotary_base: see `rotary_tables`.
         num_buckets, max_distance: of "t5".
         image_size, patch_size, channels, num_classes: of `ViT`, in pixels; square.
@@ -63,6 +65,7 @@ class Config:
     num_token_types: int = 0
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    window: int | None = None
     rotary_base: float = 10000.0
     num_buckets: int = 32
     max_distance: int = 128
@@ -86,6 +89,8 @@ class Config:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
+        if self.window is not None and self.window < 0:
+            raise ValueError(f"window: expected None or 0 and more, got {self.window}")
         for name, whole, part in (
             ("num_heads", "dim", "num_heads"),
             ("num_kv_heads", "num_heads", "num_kv_heads"),

@@ -84,6 +84,7 @@ CASES = {
     "gpt-rms-post": gpt(norm="rms", prenorm=False),
     "gpt-untied": gpt(tied=False),
     "gpt-gqa": gpt(num_kv_heads=2),
+    "gpt-window": gpt(position="rotary", num_kv_heads=2, window=3),
     "gpt-llama": gpt(
         position="rotary",
         norm="rms",
