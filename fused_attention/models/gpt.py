@@ -7,6 +7,7 @@ import torch
 from . import initialise
 from .block import Stack
 from .config import Config
+from .generation import generate
 from .model import TokenModel
 
 
@@ -24,6 +25,8 @@ class GPT(TokenModel):
         self.stack = Stack(config, causal=True)
         self.attention = attention
         initialise.gpt2(self)
+
+    generate = generate
 
     def hidden(self, input_ids, *, key_padding=None, cache=None, step=None) -> torch.Tensor:
         """The last hidden states, which `logits` projects; arguments as for a call."""

@@ -14,6 +14,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *paged.PAGED,
     *cache.CACHE,
     *modules.MODULES,
+    *models.GENERATION,
     *models.MODELS,
     *rivalry.RIVALRY,
 )

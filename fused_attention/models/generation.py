@@ -1,0 +1,247 @@
+"""Continue prompts: ragged batches on a paged cache, streaming, with a draft model if there is one.
+
+A step feeds each sequence's tokens that the model has not seen: the prompt at first, then the last
+token, and with a draft model its guesses.  What those were wrong about is cut off again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+
+from ..block_pool import check_int
+from ..page_tables import Seq
+from ..paged_kv_cache import PagedKVCache
+from .request import Request, check_sampling, tokens_of
+from .sampling import distribution, pick, verify
+
+
+@torch.no_grad()
+def generate(
+    model,
+    prompts: Sequence[Sequence[int] | torch.Tensor],
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    num_return_sequences: int = 1,
+    stop: int | Sequence[int] = (),
+    seed: int | None = None,
+    on_token: Callable[[int, int], None] | None = None,
+    draft=None,
+    num_draft_tokens: int = 4,
+    cache: PagedKVCache | None = None,
+) -> list[list[int]]:
+    """Continue every prompt: the new tokens of each sequence, those of one prompt side by side.
+
+    Keys and values are in pages: prompts of different lengths need no padding, one is computed
+    and stored once for all sequences that continue it, and a sequence that ends gives its back.
+    Dropout is off meanwhile.
+
+    Args:
+        prompts: token ids of each, at least one.
+        max_new_tokens: of each sequence, at most.
+        temperature: divides the logits; 0 takes the likeliest token every time.
+        top_k: sample among so many tokens; all by default.
+        top_p: sample among the fewest that have this probability together, at most 1.
+        num_return_sequences: for each prompt.
+        stop: tokens that end a sequence; the one that did is its last.
+        seed: of the random numbers.  A sequence has its own, whatever else is in the batch.  By
+            default they follow ``torch.manual_seed``.
+        on_token: called as ``on_token(sequence, token)`` with each new token once it is known.
+        draft: a smaller model of the same vocabulary, whose guesses are checked several at a time.
+            What is sampled is distributed as without it; at temperature 0 it is the same.
+        num_draft_tokens: guesses at a time, at most.
+        cache: where the model keeps keys and values, such as one with a prefix cache; by default
+            one is made that is just large enough.
+
+    Raises:
+        ValueError, TypeError: an empty prompt, a token outside the vocabulary, a sequence longer
+            than the model's positions, a cache or a draft that does not fit, an argument out of
+            range; nothing has been allocated.
+        NotImplementedError: the model's ``attention`` is not "fused".
+    """
+    vocab_size = model.config.vocab_size
+    prompts = [tokens_of("prompts", prompt, vocab_size) for prompt in prompts]
+    if not all(prompts):
+        raise ValueError(f"prompts: expected a token at least, number {prompts.index([])} is empty")
+    stop = tokens_of("stop", [stop] if isinstance(stop, int) else stop, vocab_size)
+    check_sampling(temperature, top_k, top_p)
+    check_int("max_new_tokens", max_new_tokens, 1)
+    check_int("num_return_sequences", num_return_sequences, 1)
+    check_int("num_draft_tokens", num_draft_tokens, 1)
+    if seed is not None:
+        check_int("seed", seed, 0)
+    if on_token is not None and not callable(on_token):
+        raise TypeError(f"on_token: expected a function, got {type(on_token).__name__}")
+    request = Request(prompts, num_return_sequences, max_new_tokens)
+    request.check("model", model)
+    if draft is not None:
+        if draft.config.vocab_size != vocab_size:
+            raise ValueError(
+                f"draft: expected the model's vocab_size, {vocab_size}, "
+                f"got {draft.config.vocab_size}"
+            )
+        request.check("draft", draft)
+    if cache is not None:
+        request.check_cache(cache, model)
+    if not prompts:
+        return []
+
+    seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
+    groups = [
+        [
+            Text(i * num_return_sequences + copy, list(prompt), Random(f"{seed} {i} {copy}"))
+            for copy in range(num_return_sequences)
+        ]
+        for i, prompt in enumerate(prompts)
+    ]
+    texts = [text for group in groups for text in group]
+    sampling = (temperature, top_k, top_p)
+    target = Writer(model, request.new_cache(model) if cache is None else cache, sampling)
+    guide = None if draft is None else Writer(draft, request.new_cache(draft), sampling)
+    writers = [target] if guide is None else [target, guide]
+
+    def extend(texts: list[Text], new: list[list[int]]) -> list[Text]:
+        """Add the new tokens of each text, up to its end; returns the texts that go on."""
+        going = []
+        for text, tokens in zip(texts, new, strict=True):
+            for token in tokens:
+                text.tokens.append(token)
+                if on_token is not None:
+                    on_token(text.index, token)
+                if token in stop or text.count == max_new_tokens:
+                    break
+            else:
+                going.append(text)
+        for writer in writers:
+            writer.settle(texts, going)
+        return going
+
+    with contextlib.ExitStack() as stack:
+        for writer in writers:
+            stack.enter_context(_evaluating(writer.model))
+            stack.callback(writer.settle, texts, [])
+        for writer in reversed(writers):
+            p = writer.begin(groups)
+        p = p.repeat_interleave(num_return_sequences, 0)
+        going = extend(texts, [[token] for token in pick(p, _randoms(texts))])
+        while going:
+            drafts, q = [[] for _ in going], [[] for _ in going]
+            if guide is not None:
+                left = [max_new_tokens - text.count - 1 for text in going]
+                drafts, q = guide.guess(going, [min(num_draft_tokens, n) for n in left])
+            p = target.every(going, drafts)
+            kept, rows = zip(*map(verify, drafts, q, p, _randoms(going)), strict=True)
+            tokens = pick(torch.stack(rows), _randoms(going))
+            new = [[*d[:n], token] for d, n, token in zip(drafts, kept, tokens, strict=True)]
+            going = extend(going, new)
+    return [text.tokens[text.given :] for text in texts]
+
+
+@dataclass(eq=False)
+class Text:
+    """A sequence that is being written."""
+
+    index: int
+    tokens: list[int]
+    random: Random
+
+    def __post_init__(self) -> None:
+        self.given = len(self.tokens)
+
+    @property
+    def count(self) -> int:
+        """Tokens that are new."""
+        return len(self.tokens) - self.given
+
+
+class Writer:
+    """A model, the keys and values it has of each text, and how its logits become probabilities."""
+
+    def __init__(self, model, cache: PagedKVCache, sampling: tuple) -> None:
+        self.model, self.cache, self.sampling = model, cache, sampling
+        self.seqs: dict[Text, Seq] = {}
+
+    def begin(self, groups: list[list[Text]]) -> torch.Tensor:
+        """Read the prompt that the texts of a group have in common; probabilities after each."""
+        firsts = [group[0] for group in groups]
+        for text in firsts:
+            self.seqs[text] = self.cache.new(text.tokens)
+        p = self.last(firsts, [[] for _ in firsts])
+        for first, *others in groups:
+            for text in others:
+                self.seqs[text] = self.cache.fork(self.seqs[first])
+        return p
+
+    def guess(self, texts: list[Text], counts: list[int]) -> tuple[list[list[int]], list[list]]:
+        """So many tokens after each text, and the probabilities (vocab,) each was drawn from."""
+        drafts, q = [[] for _ in texts], [[] for _ in texts]
+        for turn in range(max(counts)):
+            rows = [i for i, count in enumerate(counts) if count > turn]
+            some = [texts[i] for i in rows]
+            p = self.last(some, [drafts[i] for i in rows])
+            for i, row, token in zip(rows, p, pick(p, _randoms(some)), strict=True):
+                drafts[i].append(token)
+                q[i].append(row)
+        return drafts, q
+
+    def last(self, texts: list[Text], drafts: list[list[int]]) -> torch.Tensor:
+        """Probabilities of what follows each text and its draft, (texts, vocab)."""
+        hidden, step = self._hidden(texts, drafts)
+        return self._probabilities(hidden[step.last])
+
+    def every(self, texts: list[Text], drafts: list[list[int]]) -> Sequence[torch.Tensor]:
+        """The same after each token that is new to the model: (drafts + 1, vocab) of each text."""
+        hidden, step = self._hidden(texts, drafts)
+        return self._probabilities(hidden).split(step.n_new)
+
+    def settle(self, texts: list[Text], going: list[Text]) -> None:
+        """Cut off guesses that were wrong, and free the texts that end.
+
+        Nothing is kept of a text's last token, so that there is something to feed.
+        """
+        going = set(going)
+        for text in [text for text in texts if text in self.seqs]:
+            if text in going:
+                seq = self.seqs[text]
+                length = min(seq.length, len(text.tokens) - 1)
+                # Several steps back, a draft may need pages that its window has given away.
+                gone = seq.dropped * self.cache.page_size + (self.cache.window or 0)
+                self.cache.truncate(seq, 0 if seq.dropped and length < gone else length)
+            else:
+                self.cache.free(self.seqs.pop(text))
+
+    def _hidden(self, texts: list[Text], drafts: list[list[int]]):
+        """Feed all that is new to the model."""
+        seqs = [self.seqs[text] for text in texts]
+        new = [
+            [*text.tokens, *draft][seq.length :]
+            for text, draft, seq in zip(texts, drafts, seqs, strict=True)
+        ]
+        ids = torch.tensor([token for each in new for token in each], device=self.cache.device)
+        with self.cache.step(seqs, [len(each) for each in new]) as step:
+            return self.model.hidden(ids, cache=self.cache, step=step), step
+
+    def _probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
+        return distribution(self.model.logits(hidden), *self.sampling)
+
+
+def _randoms(texts: list[Text]) -> list[Random]:
+    return [text.random for text in texts]
+
+
+@contextlib.contextmanager
+def _evaluating(model):
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,123 @@
+"""What is asked of `generate`: is it possible, and how large a cache does it take?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+
+from ..block_pool import check_int
+from ..paged_kv_cache import PagedKVCache
+
+_PAGE_SIZE = 64
+
+
+@dataclass
+class Request:
+    """Token ids of each prompt, sequences to continue each, new tokens of each sequence."""
+
+    prompts: list[list[int]]
+    copies: int
+    max_new_tokens: int
+
+    @property
+    def num_seqs(self) -> int:
+        return len(self.prompts) * self.copies
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(map(len, self.prompts), default=0) + self.max_new_tokens
+
+    def blocks(self, page_size: int) -> int:
+        """Pages that are enough: nothing is stored of a last token."""
+        blocks = 0
+        for prompt in self.prompts:
+            shared = len(prompt) // page_size
+            pages = -(-(len(prompt) + self.max_new_tokens - 1) // page_size)
+            # A page that all continue is copied for each while it still is there.
+            blocks += shared + self.copies * (pages - shared) + 1
+        return blocks
+
+    def check(self, name: str, model) -> None:
+        """Whether a model can serve it with a cache."""
+        if model.attention != "fused":
+            raise NotImplementedError(
+                f"{name}: a paged cache needs attention 'fused', not {model.attention!r}"
+            )
+        limit = model.stack.positions.limit
+        if limit is not None and self.longest > limit:
+            raise ValueError(
+                f"max_new_tokens: the {name} has {limit} positions, expected at most "
+                f"{limit - self.longest + self.max_new_tokens} beside the longest prompt, "
+                f"got {self.max_new_tokens}"
+            )
+
+    def new_cache(self, model) -> PagedKVCache:
+        return PagedKVCache(
+            **_sizes(model),
+            num_blocks=self.blocks(_PAGE_SIZE),
+            page_size=_PAGE_SIZE,
+            max_seqs=self.num_seqs,
+            max_seq_len=self.longest,
+        )
+
+    def check_cache(self, cache, model) -> None:
+        """Whether a cache is one of the model, and has room."""
+        if not isinstance(cache, PagedKVCache):
+            raise TypeError(f"cache: expected a PagedKVCache, got {type(cache).__name__}")
+        for name, value in _sizes(model).items():
+            if getattr(cache, name) != value:
+                raise ValueError(
+                    f"cache: expected {name} {value}, the model's, got {getattr(cache, name)}"
+                )
+        for name, room, needed in (
+            ("max_seqs", cache.max_seqs, self.num_seqs),
+            ("max_seq_len", cache.max_seq_len, self.longest),
+            ("free blocks", cache.pool.num_free, self.blocks(cache.page_size)),
+        ):
+            if room < needed:
+                raise ValueError(f"cache: expected at least {needed} {name}, got {room}")
+
+
+def _sizes(model) -> dict:
+    """What a cache of a model must agree with."""
+    weight, config = model.embedding.weight, model.config
+    device = weight.device.type
+    autocast = torch.is_autocast_enabled(device)
+    return {
+        "num_layers": config.num_layers,
+        "num_kv_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "window": config.window,
+        "dtype": torch.get_autocast_dtype(device) if autocast else weight.dtype,
+        "device": weight.device,
+    }
+
+
+def tokens_of(name: str, ids, vocab_size: int) -> list[int]:
+    """Token ids as a list: from a list or a tensor of one dimension."""
+    if isinstance(ids, torch.Tensor):
+        if ids.ndim != 1 or ids.is_floating_point():
+            raise TypeError(f"{name}: expected ints of one dimension, got {ids.dtype} {ids.ndim}-d")
+        ids = ids.tolist()
+    if isinstance(ids, (str, bytes)) or not hasattr(ids, "__iter__"):
+        raise TypeError(f"{name}: expected token ids, got {type(ids).__name__}")
+    ids = list(ids)
+    for token in ids:
+        check_int(name, token, 0, vocab_size - 1)
+    return ids
+
+
+def check_sampling(temperature, top_k, top_p) -> None:
+    for name, value in (("temperature", temperature), ("top_p", top_p)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if temperature is None or not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature: expected 0 or a positive number, got {temperature}")
+    if top_k is not None:
+        check_int("top_k", top_k, 1)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p: expected more than 0 and at most 1, got {top_p}")
