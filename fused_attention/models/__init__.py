@@ -4,8 +4,9 @@ from . import objectives
 from .bert import BERT
 from .config import Config
 from .gpt import GPT
+from .load import load
 from .seq2seq import Seq2Seq
 from .transformer_xl import TransformerXL
 from .vit import ViT
 
-__all__ = ["BERT", "GPT", "Config", "Seq2Seq", "TransformerXL", "ViT", "objectives"]
+__all__ = ["BERT", "GPT", "Config", "Seq2Seq", "TransformerXL", "ViT", "load", "objectives"]

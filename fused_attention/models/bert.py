@@ -12,6 +12,7 @@ from . import initialise
 from .block import Stack
 from .config import Config
 from .model import TokenModel, check_ids
+from .pretrained import from_hf_state_dict, to_hf_state_dict
 
 
 class BERT(TokenModel):
@@ -42,6 +43,9 @@ class BERT(TokenModel):
         self.mlm_head = MaskedTokenHead(config) if mlm_head else None
         self.attention = attention
         initialise.bert(self)
+
+    from_hf_state_dict = classmethod(from_hf_state_dict)
+    to_hf_state_dict = to_hf_state_dict
 
     def forward(self, input_ids, token_type_ids=None, key_padding=None) -> torch.Tensor:
         """The last hidden states, (batch, seqlen, dim).

@@ -16,5 +16,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     *modules.MODULES,
     *models.GENERATION,
     *models.MODELS,
+    *models.PRETRAINED,
     *rivalry.RIVALRY,
 )
