@@ -13,7 +13,9 @@ VERSION = re.search(
 ).group(1)
 
 BENCHMARKS = ["rich", "typer", "pandas", "matplotlib", "psutil", "nvidia-ml-py", "scipy"]
-TEST = ["pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "expecttest", *BENCHMARKS]
+PRETRAINED = ["safetensors"]
+PYTEST = ["pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "expecttest"]
+TEST = [*PYTEST, "transformers>=5", *PRETRAINED, *BENCHMARKS]
 DEV = ["ruff", "pre-commit", "build", *TEST]
 
 setup(
@@ -47,7 +49,12 @@ setup(
         'triton>=3.6; platform_system == "Linux"',
         "numpy",
     ],
-    extras_require={"benchmarks": BENCHMARKS, "test": TEST, "dev": DEV},
+    extras_require={
+        "benchmarks": BENCHMARKS,
+        "pretrained": PRETRAINED,
+        "test": TEST,
+        "dev": DEV,
+    },
     entry_points={
         "console_scripts": ["fused-attention = fused_attention.benchmarks.__main__:main"],
     },
