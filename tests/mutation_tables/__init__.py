@@ -1,6 +1,17 @@
 """What `mutations` breaks, a file for each family."""
 
-from . import attention, cache, losses, models, modules, norms, paged, pointwise, rivalry
+from . import (
+    attention,
+    cache,
+    losses,
+    models,
+    modules,
+    norms,
+    paged,
+    pointwise,
+    rivalry,
+    training,
+)
 from .mutation import Mutation
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -18,4 +29,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     *models.MODELS,
     *models.PRETRAINED,
     *rivalry.RIVALRY,
+    *training.TRAINING,
+    *training.VISUALIZE,
 )

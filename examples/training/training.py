@@ -1,0 +1,169 @@
+"""A run: one update after another, each a function of the state and its number."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fused_attention.models import GPT
+from fused_attention.models.objectives import next_token_loss
+
+from . import checkpoint, corpus
+from .errors import Refused
+from .processes import Processes
+from .recipe import Recipe
+
+PROMPT = "The "
+TEMPERATURE = 0.7
+
+
+class Objective(nn.Module):
+    """Windows of tokens to their mean loss: what the gradients of all processes are averaged of."""
+
+    def __init__(self, model: GPT, autocast: str) -> None:
+        super().__init__()
+        self.model, self.autocast = model, autocast == "bfloat16"
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """(batch, context + 1) to a scalar."""
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.autocast):
+            return next_token_loss(self.model, windows[:, :-1], windows[:, 1:])
+
+
+class Training:
+    """A model, its optimiser, and where they are: everything a checkpoint holds.
+
+    The learning rate, the batch and the random numbers of a step follow from its number and the
+    seed, so that the number of steps done is all there is to know of schedule, data and RNG.
+    """
+
+    def __init__(self, recipe: Recipe, text: str, path: Path, group: Processes) -> None:
+        if recipe.batch % (group.count * recipe.accumulate):
+            raise Refused(
+                f"--batch: expected a multiple of {group.count} processes x {recipe.accumulate} "
+                f"parts, got {recipe.batch}"
+            )
+        self.recipe, self.path, self.group = recipe, path, group
+        self.configuration = {**asdict(recipe), "text": corpus.digest(text)}
+        found = checkpoint.load(path)
+        if found is not None:
+            checkpoint.check(path, found["configuration"], self.configuration)
+        self._read(text, found)
+        self.model = self._model().to(group.device)
+        self.objective = group.parallel(Objective(self.model, recipe.autocast))
+        self.optimiser = adamw(self.model, recipe)
+        self.step, self.losses, self.held_out_losses = 0, [], []
+        if found is not None:
+            self._restore(found)
+
+    def _read(self, text: str, found: dict | None) -> None:
+        """Tokens, by the byte pairs of the checkpoint or new ones."""
+        recipe, (train, held_out) = self.recipe, corpus.split(text)
+        if recipe.bpe:
+            known = found and found["byte_pairs"]
+            if not known and self.group.first:
+                known = corpus.learn_bpe(train, recipe.bpe)
+            self.codec = corpus.BPE(self.group.from_first(known))
+        else:
+            self.codec = corpus.Bytes()
+        windows = {
+            what: corpus.Windows(self.codec.encode(part), recipe.context, recipe.seed, what)
+            for what, part in (("the corpus", train), ("the held-out tenth", held_out))
+        }
+        self.train, self.held_out = windows.values()
+        self.bytes_per_token = len(held_out.encode()) / len(self.held_out.tokens)
+
+    def _model(self) -> GPT:
+        torch.manual_seed(self.recipe.seed)
+        try:
+            config = self.recipe.config(self.codec.vocabulary)
+            return GPT(config, attention=self.recipe.attention)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+
+    def _restore(self, found: dict) -> None:
+        self.model.load_state_dict(found["model"])
+        self.optimiser.load_state_dict(found["optimiser"])
+        self.step, self.losses = found["step"], found["losses"]
+        self.held_out_losses = found["held_out_losses"]
+
+    def save(self) -> None:
+        if self.group.first:
+            content = {
+                "configuration": self.configuration,
+                "byte_pairs": self.codec.stored,
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "step": self.step,
+                "losses": self.losses,
+                "held_out_losses": self.held_out_losses,
+            }
+            checkpoint.save(self.path, content)
+
+    def update(self) -> float:
+        """One step; returns its loss over the whole batch."""
+        recipe, group = self.recipe, self.group
+        random_numbers = random.Random(f"{recipe.seed} {self.step} {group.rank}")
+        torch.manual_seed(random_numbers.getrandbits(63))
+        share = self.train.batch(self.step, recipe.batch)[group.rank :: group.count]
+        parts = share.to(group.device).chunk(recipe.accumulate)
+        total = torch.zeros((), device=group.device)
+        for part in parts:
+            # Gradients travel between processes once, with the last part.
+            alone = group.count > 1 and part is not parts[-1]
+            with self.objective.no_sync() if alone else contextlib.nullcontext():
+                loss = self.objective(part) / recipe.accumulate
+                loss.backward()
+            total += loss.detach()
+        loss = group.mean(total)
+        if not math.isfinite(loss):
+            raise Refused(f"the loss is {loss} at step {self.step}; the checkpoint is of earlier")
+        nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = recipe.learning_rate(self.step)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+        self.losses.append(loss)
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The loss on the held-out text."""
+        windows = self.held_out.spread().to(self.group.device)
+        objective = Objective(self.model.eval(), self.recipe.autocast)
+        parts = windows.split(self.recipe.batch)
+        loss = sum(objective(part).item() * len(part) for part in parts) / len(windows)
+        self.model.train()
+        self.held_out_losses.append((self.step, loss))
+        return loss
+
+    def sample(self) -> str:
+        """What the model makes of PROMPT, up to the end of its context."""
+        start, trained = self.codec.encode(PROMPT), self.model.attention
+        self.model.attention = "fused"  # the only one with a cache
+        (said,) = self.model.generate(
+            [start],
+            self.recipe.context - len(start),
+            temperature=TEMPERATURE,
+            seed=self.recipe.seed,
+        )
+        self.model.attention = trained
+        return self.codec.decode(start + said)
+
+
+def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Weight decay for matrices and none for vectors, as for GPT-3 (arXiv 2005.14165, B)."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, recipe.lr, (0.9, 0.95), fused=True)

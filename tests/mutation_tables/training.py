@@ -1,0 +1,83 @@
+"""The training example, and the pictures of attention."""
+
+from .mutation import torch
+
+TRAINING_DIR = "examples/training/"
+TRAINING = tuple(
+    torch(name, f"{TRAINING_DIR}{file}.py", old, new, f"examples/test_train_gpt.py::test_{test}")
+    for name, file, old, new, test in (
+        (
+            "resumed without the optimiser",
+            "training",
+            'self.optimiser.load_state_dict(found["optimiser"])',
+            "pass",
+            "resuming_is_equal_to_the_bit[3]",
+        ),
+        (
+            "dropout not seeded at each step",
+            "training",
+            "torch.manual_seed(random_numbers.getrandbits(63))",
+            "pass",
+            "resuming_is_equal_to_the_bit[3]",
+        ),
+        (
+            "checkpoint written in place",
+            "checkpoint",
+            'path.with_name(f".{path.name}.partial")',
+            "path",
+            "killed_at_random_moments*",
+        ),
+        (
+            "gradients not averaged over processes",
+            "processes",
+            "if self.count == 1:\n            return module",
+            "return module",
+            "two_processes_learn_what_one_learns",
+        ),
+        (
+            "every process takes the first share",
+            "training",
+            "[group.rank :: group.count]",
+            "[0 :: group.count]",
+            "two_processes_learn_what_one_learns",
+        ),
+        (
+            "the loss of one part of a batch",
+            "training",
+            "total += loss.detach()",
+            "total = loss.detach()",
+            "parts_of_a_batch_add_up",
+        ),
+        (
+            "another configuration taken",
+            "checkpoint",
+            "    if differences:",
+            "    if not found:",
+            "a_checkpoint_of_another_configuration*",
+        ),
+    )
+)
+VISUALIZE = tuple(
+    torch(name, "fused_attention/visualize.py", old, new, f"models/test_visualize.py::test_{test}")
+    for name, old, new, test in (
+        ("maps with dropout on", "model.eval()", "pass", "the_model_is_left_as_it_was"),
+        (
+            "maps without the variants",
+            "reference.attention(*given, ",
+            "reference.attention(*given[:3], ",
+            "weights_give_the_output*[gpt]",
+        ),
+        (
+            "hooks left behind",
+            "undo.callback(module.register_forward_pre_hook(hook).remove)",
+            "module.register_forward_pre_hook(hook)",
+            "the_model_is_left_as_it_was",
+        ),
+        (
+            "heads in the order of the model",
+            "weights[0, head]",
+            "weights[0, sorted(columns)[list(columns).index(head)]]",
+            "what_is_asked_for_is_shown",
+        ),
+    )
+)
