@@ -1,6 +1,6 @@
 """Triton attention kernels for PyTorch: exact, tiled, with every common variant."""
 
-from . import models, reference
+from . import models, reference, visualize
 from .block_pool import BlockPool, OutOfBlocks
 from .modules import (
     GELU,
@@ -89,4 +89,5 @@ __all__ = [
     "sliding_window",
     "softcap",
     "swiglu",
+    "visualize",
 ]

@@ -1,4 +1,7 @@
-"""Dependencies point one way: models -> modules -> ops -> kernels; only models use reference."""
+"""Dependencies point one way: visualize -> models -> modules -> ops -> kernels.
+
+Only models and visualize use reference.
+"""
 
 import ast
 from pathlib import Path
@@ -17,6 +20,7 @@ MAY_IMPORT = {
     "paged_kv_cache": {"ops", "variants"},
     "modules": {"ops", "paged_kv_cache", "variants"},
     "models": {"modules", "ops", "paged_kv_cache", "reference", "variants"},
+    "visualize": {"models", "reference"},
     "integrations": {"modules", "ops", "paged_kv_cache", "variants"},
 }
 # These stand outside the order: they see the whole package, and the package never sees them.
