@@ -267,6 +267,55 @@ def decode(
 
 
 @app.command()
+def model(
+    device: Device = "auto",
+    providers: Annotated[str | None, _option("Comma-separated: fused, naive, sdpa.")] = None,
+    tasks: Annotated[str, _option("train or generate, or both with a comma.")] = "train,generate",
+    seq_lens: Annotated[
+        str | None,
+        _option(
+            "Lengths of what is trained on, and of prompts, such as 256,512, or doublings as in "
+            "256..2048; if left out, 128..512 on CPU, 512..8192 on CUDA."
+        ),
+    ] = None,
+    shape: Annotated[str, _option("gpt2-small, gpt2-medium or tiny.")] = "gpt2-small",
+    batch: Annotated[int | None, _option("Sequences; 1 on CPU, 4 on CUDA if left out.")] = None,
+    new_tokens: Annotated[
+        int | None, _option("Tokens to generate; 8 on CPU, 64 on CUDA if left out.")
+    ] = None,
+    dtype: Dtype = None,
+    repeats: Annotated[
+        int, _option("Timed repeats of a point; 0 takes 3 to 100 as time allows.")
+    ] = 0,
+    seed: Seed = 0,
+    timeout: Timeout = 300.0,
+    out: Out = None,
+    fresh: Fresh = False,
+) -> None:
+    """Measure a whole GPT, training and generating, with each kind of attention.
+
+    Tokens a second and peak memory of a training step and of generation against length. Resumes
+    as scaling does.
+    """
+    from .model import run
+
+    grid = run.Grid(
+        device=options.device(device),
+        providers=_given(options.model_provider_names, providers),
+        tasks=options.tasks(tasks),
+        seq_lens=_given(options.seq_lens, seq_lens),
+        shape=options.shape(shape),
+        batch=_given(partial(options.at_least, "--batch", minimum=1), batch),
+        new_tokens=_given(partial(options.at_least, "--new-tokens", minimum=1), new_tokens),
+        dtype=_given(options.model_dtype, dtype),
+        seed=options.seed(seed),
+        repeats=options.at_least("--repeats", repeats, 0),
+    )
+    conventions = {"conventions": run.CONVENTIONS}
+    run.run(grid, _campaign(grid.device, "model", out, timeout, fresh, **conventions))
+
+
+@app.command()
 def accuracy(
     device: Device = "auto",
     providers: Providers = None,

@@ -121,6 +121,29 @@ def counts(option: str, text: str) -> tuple[int, ...]:
     return tuple(map(int, items))
 
 
+def model_provider_names(text: str) -> tuple[str, ...]:
+    from .model.points import PROVIDERS
+
+    return tuple(one_of("--providers", name, PROVIDERS) for name in _listed("--providers", text))
+
+
+def tasks(text: str) -> tuple[str, ...]:
+    from .model.points import TASKS
+
+    return tuple(one_of("--tasks", task, TASKS) for task in _listed("--tasks", text))
+
+
+def shape(text: str) -> str:
+    from .model.points import SHAPES
+
+    return one_of("--shape", text, tuple(SHAPES))
+
+
+def model_dtype(text: str) -> str:
+    """A paged cache has no float64."""
+    return one_of("--dtype", dtype(text), ("float16", "bfloat16", "float32"))
+
+
 def modes(text: str, known: tuple[str, ...] = MODES) -> tuple[str, ...]:
     return tuple(one_of("--mode", mode, known) for mode in _listed("--mode", text))
 

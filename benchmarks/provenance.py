@@ -21,9 +21,10 @@ MEASURING = (
     *("worker", "timing", "memory", "providers", "inputs", "errors", "variants"),
     *("ops/worker", "ops/providers"),
     *("decode/worker", "decode/providers", "decode/problem"),
+    "model/worker",
 )
 SOURCES = (
-    *("*.py", "ops/*.py", "variants/*.py", "kernels/*.py"),
+    *("*.py", "models/*.py", "modules/*.py", "ops/*.py", "variants/*.py", "kernels/*.py"),
     *(f"benchmarks/{name}.py" for name in MEASURING),
     "benchmarks/cases/*.py",
 )

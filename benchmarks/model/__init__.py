@@ -1,0 +1,1 @@
+"""A whole GPT, training and generating, with each kind of attention."""

@@ -1,0 +1,53 @@
+"""What the rows of a run say: speed and memory beside naive attention."""
+
+import pandas as pd
+
+from .points import AXES, BASELINE, OURS, PROVIDERS
+
+COLUMNS = [
+    *(*AXES, "status", "reason", "time_ms", "time_ms_p20", "time_ms_p80", "repeats"),
+    *("tokens_per_s", "speedup", "peak_memory_bytes", "memory_saving", "loss"),
+    *("shape", "batch", "new_tokens", "dtype", "device"),
+]
+FAILURES = ("oom", "timeout", "error")
+
+
+def summarise(rows: list[dict]) -> pd.DataFrame:
+    """One line a measurement, sorted, with time and memory relative to naive."""
+    frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    frame["reason"] = frame["reason"].fillna("")
+    naive = {
+        (row["task"], row["seq_len"]): row
+        for row in rows
+        if row["provider"] == BASELINE and row["status"] == "ok"
+    }
+    base = [naive.get(at, {}) for at in zip(frame.task, frame.seq_len, strict=True)]
+    for column, ratio in (("time_ms", "speedup"), ("peak_memory_bytes", "memory_saving")):
+        theirs = pd.Series([row.get(column) for row in base], dtype=float)
+        frame[column] = frame[column].astype(float)
+        frame[ratio] = theirs / frame[column].clip(lower=1e-9)
+    return frame.sort_values(["task", "seq_len", "provider"], ignore_index=True)
+
+
+def in_order(providers) -> list[str]:
+    return [provider for provider in PROVIDERS if provider in set(providers)]
+
+
+def headlines(frame: pd.DataFrame) -> list[str]:
+    """What this package gains over naive attention, at the longest length that naive reaches."""
+    ours = frame[(frame.provider == OURS) & frame.speedup.notna()]
+    lines = []
+    for task, points in ours.groupby("task", sort=True):
+        best = points.loc[points.seq_len.idxmax()]
+        lines.append(
+            f"At n = {best.seq_len:,}, {task} has {best.speedup:.3g} times the speed and "
+            f"1/{best.memory_saving:.3g} of the memory of naive attention."
+        )
+    return lines
+
+
+def footnotes(frame: pd.DataFrame) -> list[str]:
+    return [
+        f"{p.provider} {p.task} at {p.seq_len:,}: {p.status} ({p.reason})"
+        for p in frame[frame.status != "ok"].itertuples()
+    ]
