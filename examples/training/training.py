@@ -20,7 +20,8 @@ from .processes import Processes
 from .recipe import Recipe
 
 PROMPT = "The "
-TEMPERATURE = 0.7
+TEMPERATURE, SAMPLES = 0.7, 3
+RULE = "-" * 40
 
 
 class Objective(nn.Module):
@@ -145,17 +146,18 @@ class Training:
         return loss
 
     def sample(self) -> str:
-        """What the model makes of PROMPT, up to the end of its context."""
+        """What the model makes of PROMPT, each time up to the end of its context."""
         start, trained = self.codec.encode(PROMPT), self.model.attention
         self.model.attention = "fused"  # the only one with a cache
-        (said,) = self.model.generate(
+        said = self.model.generate(
             [start],
             self.recipe.context - len(start),
             temperature=TEMPERATURE,
+            num_return_sequences=SAMPLES,
             seed=self.recipe.seed,
         )
         self.model.attention = trained
-        return self.codec.decode(start + said)
+        return f"\n{RULE}\n".join(self.codec.decode(start + tokens) for tokens in said)
 
 
 def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
