@@ -55,7 +55,7 @@ def draw_all(frame: pd.DataFrame, copy: float | None, folder: Path, caption: str
 
 
 def draw(points: pd.DataFrame, copy: float | None, caption: str):
-    ops = sorted(points.op.unique())
+    ops = _curves(points)
     columns = min(MOST_COLUMNS, len(ops))
     lines = math.ceil(len(ops) / columns)
     figure, panels = plt.subplots(
@@ -78,6 +78,12 @@ def draw(points: pd.DataFrame, copy: float | None, caption: str):
         axes.remove()
     _legend(figure, providers, copy)
     return figure
+
+
+def _curves(points: pd.DataFrame) -> list[str]:
+    """The ops measured at several sizes; all, if none is."""
+    sizes = points.groupby("op").hidden.nunique()
+    return sorted(sizes.index[sizes > 1] if (sizes > 1).any() else sizes.index)
 
 
 def _panel(axes: Axes, points: pd.DataFrame, providers: list[str], copy: float | None) -> None:
