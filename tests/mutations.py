@@ -1,6 +1,6 @@
 """Breaks the code in one place at a time and demands that a named test notices.
 
-    python -m tests.mutations                 every mutation, about five minutes
+    python -m tests.mutations                 every mutation, about a quarter of an hour
     python -m tests.mutations window lse      those whose name contains a word
 
 Each runs in a copy of the repository; the tests it names are first run there unbroken.

@@ -97,7 +97,7 @@ def _plan(q, k, variants, use_aten: bool):
 def keep_freed_memory() -> None:
     """Ask the allocator, once, not to hand every freed chunk back to the system.
 
-    Its pages would be mapped and cleared again for the next chunk, for a quarter of the time.
-    glibc keeps freed memory up to twice the largest block it has seen freed, at most 32 MiB.
+    Its pages would be mapped and cleared again for the next, which takes up to a quarter of the
+    time.  glibc keeps up to twice the largest block it has seen freed, of 32 MiB at most.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
