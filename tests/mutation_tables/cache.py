@@ -127,7 +127,7 @@ CACHE = (
         STEP,
         "if table.size and not",
         "if False and not",
-        "test_paged_kv_cache.py::test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel",
+        "test_paged_kv_cache_errors.py::test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel",
     ),
     torch(
         "scales not copied",
