@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fused_attention as fa
+from fused_attention.ops.sdpa_mask import sdpa_mask
+from fused_attention.ops.tiles import Problem
 
 from .isolate import Unsupported
 from .lookup import lookup
@@ -34,19 +36,6 @@ class Case:
     @property
     def variants(self) -> tuple:
         return build(self.terms, self.shape, self.device)
-
-    @property
-    def where(self) -> tuple:
-        """What a torch twin takes: b, h, q_idx, kv_idx, broadcasting to (B, H, Lq, Lk); lengths."""
-        shape, arange = self.shape, partial(torch.arange, device=self.device)
-        return (
-            arange(shape.batch).view(-1, 1, 1, 1),
-            arange(shape.heads).view(1, -1, 1, 1),
-            (arange(shape.seq_q) + shape.seq_k - shape.seq_q).view(1, 1, -1, 1),
-            arange(shape.seq_k).view(1, 1, 1, -1),
-            shape.seq_q,
-            shape.seq_k,
-        )
 
 
 @dataclass(frozen=True)
@@ -95,21 +84,12 @@ def sdpa(case: Case, backend: SDPBackend | None = None) -> Prepared:
 
 
 def _sdpa_mask(case: Case) -> torch.Tensor | None:
-    """Boolean, unless something adds to the scores: then a float mask that carries both."""
-    mask, bias = None, None
-    for variant in case.variants:
-        if variant.type.score is not None:
-            if not variant.type.additive:
-                raise Unsupported(f"F.scaled_dot_product_attention has no {variant.name}")
-            zero = torch.zeros((1, 1, 1, 1), dtype=case.dtype, device=case.device)
-            added = variant.torch_score(zero, *case.where)
-            bias = added if bias is None else bias + added
-        if variant.type.mask is not None:
-            seen = variant.torch_mask(*case.where)
-            mask = seen if mask is None else mask & seen
-    if bias is None:
-        return mask
-    return bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+    shape = case.shape
+    problem = Problem(shape.batch, shape.heads, shape.seq_q, shape.seq_k, case.device)
+    try:
+        return sdpa_mask(problem, case.variants, case.dtype)
+    except NotImplementedError as error:
+        raise Unsupported(str(error)) from error
 
 
 def flex(case: Case) -> Prepared:

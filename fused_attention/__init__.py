@@ -1,6 +1,6 @@
 """Triton attention kernels for PyTorch: exact, tiled, with every common variant."""
 
-from . import models, reference, visualize
+from . import models, objectives, reference, visualize
 from .block_pool import BlockPool, OutOfBlocks
 from .modules import (
     GELU,
@@ -38,6 +38,7 @@ from .variants import (
     document,
     key_padding,
     mask,
+    past_bias,
     sink,
     sliding_window,
     softcap,
@@ -79,8 +80,10 @@ __all__ = [
     "linear_cross_entropy",
     "mask",
     "models",
+    "objectives",
     "paged_append",
     "paged_attention",
+    "past_bias",
     "reference",
     "rms_norm",
     "rotary_tables",

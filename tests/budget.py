@@ -30,9 +30,8 @@ def evaluate(attention, inputs: Inputs, *, seed: int = 0, **options) -> dict[str
     """Output, LSE and all gradients by name; ``attention`` returns (output, LSE)."""
     leaves = {name: getattr(inputs, name).detach().requires_grad_() for name in "qkv"}
     tensors = [x if x is None else x.detach() for x in inputs.tensors]
-    for name, tensor in zip(stacks.argument_names(inputs.stack), tensors, strict=True):
-        if tensor is not None and tensor.is_floating_point():
-            leaves[name] = tensor.requires_grad_()
+    for name, tensor in stacks.with_gradient(inputs.stack, tensors).items():
+        leaves[name] = tensor.requires_grad_()
     torch.manual_seed(seed)
     variants = stacks.build(inputs.stack, tensors)
     back = [inputs.do] if inputs.dlse is None else [inputs.do, inputs.dlse]

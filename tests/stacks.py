@@ -27,6 +27,7 @@ class Part(NamedTuple):
 
     build: Callable
     tensor: Callable | None = None
+    gradient: bool = True  # whether a floating tensor receives one
 
 
 def _normal(sizes):
@@ -48,6 +49,10 @@ def _batch_slopes(shape, generator, dtype):
 
 def _logits(shape, generator, dtype):
     return (2 * torch.randn(shape.heads, generator=generator)).to(dtype)
+
+
+def _distances(shape, generator, dtype):
+    return torch.randn(shape.heads, 15, generator=generator).to(dtype)
 
 
 def _lengths(shape, generator, dtype):
@@ -83,6 +88,7 @@ PARTS = {
     "bias_keys": Part(fa.bias, _normal((1, 0, 0, 1))),
     "bias_rows": Part(fa.bias, _normal((0, 1, 1, 0))),
     "bias_heads": Part(fa.bias, _normal((0, 1, 0, 0))),
+    "past_bias": Part(fa.past_bias, _distances, gradient=False),
     "stripes": Part(lambda _: STRIPES(3)),
     "prefix": Part(lambda _: PREFIX(10)),
     "head_window": Part(lambda _: HEAD_WINDOW(9)),
@@ -99,6 +105,15 @@ def names(stack: str) -> list[str]:
 def argument_names(stack: str) -> list[str]:
     """A name for the tensor of each part: a stack may hold the same variant twice."""
     return [f"{name}[{position}]" for position, name in enumerate(names(stack))]
+
+
+def with_gradient(stack: str, tensors: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    """The tensors, by their names, that receive a gradient."""
+    return {
+        argument: tensor
+        for argument, name, tensor in zip(argument_names(stack), names(stack), tensors, strict=True)
+        if PARTS[name].gradient and tensor is not None and tensor.is_floating_point()
+    }
 
 
 def draw(stack: str, shape: Shape, generator: torch.Generator, dtype) -> list[torch.Tensor | None]:

@@ -92,6 +92,10 @@ def _wrong_variants():
     yield "slopes", fa.alibi(torch.ones(3)), ValueError, ["slopes", "(4,)", "(2, 4)", "3"]
     yield "slopes_batch", fa.alibi(torch.ones(3, 4)), ValueError, ["slopes", "(2, 4)", "(3, 4)"]
     yield "slopes_device", fa.alibi(torch.ones(4, **meta)), ValueError, ["slopes", "cpu", "meta"]
+    values = fa.past_bias(torch.ones(3, 9))
+    yield "values", values, ValueError, ["values", "(4, distances)", "(3, 9)"]
+    values = fa.past_bias(torch.ones(4, 9, **meta))
+    yield "values_device", values, ValueError, ["values", "cpu", "meta"]
     full = "(2, 4, 5, 7)"
     mask = fa.mask(torch.ones(5, 6, dtype=torch.bool))
     yield "mask", mask, ValueError, ["mask", full, "(1, 1, 5, 6)"]
@@ -171,6 +175,9 @@ CONSTRUCTORS = [
     ("slopes", lambda: fa.alibi(INTS), TypeError, ["floating", "torch.int64"]),
     ("slopes", lambda: fa.alibi(FLOATS.reshape(1, 2, 2)), ValueError, ["(heads,)", "(1, 2, 2)"]),
     ("num_heads", lambda: fa.alibi_slopes(0), ValueError, ["positive", "0"]),
+    ("values", lambda: fa.past_bias([0.5]), TypeError, ["tensor", "list"]),
+    ("values", lambda: fa.past_bias(INTS), TypeError, ["floating", "torch.int64"]),
+    ("values", lambda: fa.past_bias(FLOATS), ValueError, ["(heads, distances)"]),
     ("lengths", lambda: fa.key_padding([3]), TypeError, ["tensor", "list"]),
     ("lengths", lambda: fa.key_padding(FLOATS), TypeError, ["int32", "torch.float32"]),
     ("ids", lambda: fa.document([3]), TypeError, ["tensor", "list"]),

@@ -19,7 +19,9 @@ MAY_IMPORT = {
     "reference": {"variants"},
     "paged_kv_cache": {"ops", "variants"},
     "modules": {"ops", "paged_kv_cache", "variants"},
-    "models": {"modules", "ops", "paged_kv_cache", "reference", "variants"},
+    "generation": {"paged_kv_cache"},
+    "objectives": {"ops"},
+    "models": {"generation", "integrations", "modules", "ops", "reference", "variants"},
     "visualize": {"models", "reference"},
     "integrations": {"modules", "ops", "paged_kv_cache", "variants"},
 }

@@ -78,6 +78,20 @@ def test_norm_of_a_sum(device, ours, theirs, options):
 
 
 @every_leg
+@pytest.mark.parametrize("ours, theirs, options", NORMS.values(), ids=NORMS)
+def test_norm_of_a_stream_that_begins(device, ours, theirs, options):
+    """Without a residual x is the sum, and nothing of it is dropped."""
+    module, plain = (kind(16, **options).to(device) for kind in (ours, theirs))
+    module.load_state_dict(plain.state_dict())
+    module.dropout, x = 0.5, normal(3, 16, device=device)
+    normed, total = module(x)
+    assert total is x
+    torch.testing.assert_close(normed, plain(x))
+    module.prenorm = False
+    assert torch.equal(module(x), normed)
+
+
+@every_leg
 @pytest.mark.parametrize("kind", [fa.AddLayerNorm, fa.AddRMSNorm])
 def test_dropout_before_the_sum_in_training_only(device, kind):
     module = kind(64, dropout=0.25).to(device)

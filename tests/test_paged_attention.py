@@ -61,6 +61,7 @@ CASES = {
     "window_both": Case(((4, 97), (20, 65)), stack="window_both"),
     "softcap": Case(MIXED, stack="softcap+causal"),
     "alibi": Case(MIXED, 6, 2, stack="alibi+causal"),
+    "past_bias": Case(MIXED, 6, 2, stack="past_bias+causal"),
     "stack": Case(MIXED, 6, 2, stack="softcap+alibi+window+causal"),
     "no_bounds": Case(MIXED, 6, 2, stack="stripes+causal"),
     "users_bounds": Case(((4, 50), (20, 30)), stack="prefix"),

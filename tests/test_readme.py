@@ -33,6 +33,7 @@ def test_the_examples_run(tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
+    assert "b' is all you need. ' b' need. Attention i'" in result.stdout
 
 
 def names() -> dict:

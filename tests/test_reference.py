@@ -68,6 +68,10 @@ RULES = {
     ),
     "mask": lambda s, b, h, i, j, m, n, t: (s, t[b][0][i][j]),
     "bias": lambda s, b, h, i, j, m, n, t: (s + t[b][h][i][j], True),
+    "past_bias": lambda s, b, h, i, j, m, n, t: (
+        s + t[h][min(max(_position(i, m, n) - j, 0), 14)],
+        True,
+    ),
     "bias_keys": lambda s, b, h, i, j, m, n, t: (s + t[b][0][0][j], True),
     "stripes": lambda s, b, h, i, j, m, n, t: (s, (_position(i, m, n) + j + h) % 3 != 0),
     "prefix": lambda s, b, h, i, j, m, n, t: (s, j < 10 or j <= _position(i, m, n)),

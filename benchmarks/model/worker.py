@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from fused_attention.models import GPT, Config
-from fused_attention.models.objectives import next_token_loss
+from fused_attention.objectives import next_token_loss
 
 from .. import memory, timing
 from .points import OURS, SHAPES, ModelPoint

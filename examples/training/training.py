@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fused_attention.models import GPT
-from fused_attention.models.objectives import next_token_loss
+from fused_attention.objectives import next_token_loss
 
 from . import checkpoint, corpus
 from .errors import Refused

@@ -1,12 +1,11 @@
 """The transformer and its descendants, thin: one configuration, one block, five models."""
 
-from . import objectives
+from ..integrations.hugging_face import load
 from .bert import BERT
 from .config import Config
 from .gpt import GPT
-from .load import load
 from .seq2seq import Seq2Seq
 from .transformer_xl import TransformerXL
 from .vit import ViT
 
-__all__ = ["BERT", "GPT", "Config", "Seq2Seq", "TransformerXL", "ViT", "load", "objectives"]
+__all__ = ["BERT", "GPT", "Config", "Seq2Seq", "TransformerXL", "ViT", "load"]

@@ -8,7 +8,8 @@ from torch import nn
 
 from .. import reference
 from ..ops.attention import attention as fused
-from ..ops.tiles import Problem, Tile, additive_mask
+from ..ops.sdpa_mask import sdpa_mask
+from ..ops.tiles import Problem
 
 
 def naive(q, k, v, variants, *, dropout_p):
@@ -18,18 +19,10 @@ def naive(q, k, v, variants, *, dropout_p):
 
 def sdpa(q, k, v, variants, *, dropout_p):
     """``F.scaled_dot_product_attention``: causal by its flag, all else as one mask."""
-    modified = [v.name for v in variants if v.type.score is not None and not v.type.additive]
-    if modified:
-        raise NotImplementedError(
-            f"attention: 'sdpa' can only add to scores, not apply {', '.join(modified)}; "
-            "'fused' and 'naive' can"
-        )
-    seqlen_q, seqlen_k = q.shape[2], k.shape[2]
     options = {"dropout_p": dropout_p, "enable_gqa": q.shape[1] != k.shape[1]}
-    if [v.name for v in variants] == ["causal"] and seqlen_q == seqlen_k:
+    if [variant.name for variant in variants] == ["causal"] and q.shape[2] == k.shape[2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
-    whole = Tile(slice(0, len(q)), slice(0, seqlen_q), 0, seqlen_k, 0, 0 if variants else seqlen_k)
-    mask = additive_mask(Problem.of(q, k), variants, whole, q.dtype)
+    mask = sdpa_mask(Problem.of(q, k), variants, q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
 
 

@@ -6,16 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..integrations.hugging_face import Pretrained
+from ..modules import LayerNorm
 from ..ops.gelu import gelu
-from ..ops.layer_norm import layer_norm
+from ..ops.index_checks import check_index_range, check_index_type
 from . import initialise
 from .block import Stack
 from .config import Config
-from .model import TokenModel, check_ids
-from .pretrained import from_hf_state_dict, to_hf_state_dict
+from .model import TokenModel
 
 
-class BERT(TokenModel):
+class BERT(TokenModel, Pretrained):
     """Bidirectional encoder.
 
     Args:
@@ -44,9 +45,6 @@ class BERT(TokenModel):
         self.attention = attention
         initialise.bert(self)
 
-    from_hf_state_dict = classmethod(from_hf_state_dict)
-    to_hf_state_dict = to_hf_state_dict
-
     def forward(self, input_ids, token_type_ids=None, key_padding=None) -> torch.Tensor:
         """The last hidden states, (batch, seqlen, dim).
 
@@ -59,7 +57,8 @@ class BERT(TokenModel):
         """
         x = self.embed(input_ids, self.stack)
         if token_type_ids is not None:
-            check_ids(token_type_ids, self.config.num_token_types, "token_type_ids")
+            check_index_type("token_type_ids", token_type_ids)
+            check_index_range("token_type_ids", token_type_ids, self.config.num_token_types)
             if token_type_ids.shape != input_ids.shape:
                 raise ValueError(
                     f"token_type_ids: expected the shape of input_ids, {tuple(input_ids.shape)}, "
@@ -91,11 +90,9 @@ class MaskedTokenHead(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.eps = config.norm_eps
         self.dense = nn.Linear(config.dim, config.dim)
-        self.norm = nn.LayerNorm(config.dim, config.norm_eps)
+        self.norm = LayerNorm(config.dim, config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        x = gelu(self.dense(hidden))
-        return layer_norm(x, x.shape[-1:], self.norm.weight, self.norm.bias, self.eps)
+        return self.norm(gelu(self.dense(hidden)))

@@ -9,35 +9,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..modules import MLP
-from ..ops.add_norm import add_layer_norm, add_rms_norm
-from ..ops.layer_norm import layer_norm
-from ..ops.rms_norm import rms_norm
+from ..modules import MLP, AddLayerNorm, AddRMSNorm
 from ..variants import causal, key_padding, sliding_window
 from .backends import Core
 from .config import Config
 from .positions import Positions, positions
 
 
-class Norm(nn.Module):
+def norm_of(config: Config) -> nn.Module:
     """(norm(sum), sum), where sum is ``stream + dropout(x)``, or x where there is no stream."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.eps, self.dropout = config.norm_eps, config.dropout
-        self.weight = nn.Parameter(torch.ones(config.dim))
-        self.rms = config.norm == "rms"
-        centred = config.bias and not self.rms
-        self.bias = nn.Parameter(torch.zeros(config.dim)) if centred else None
-
-    def forward(self, x: torch.Tensor, stream: torch.Tensor | None = None):
-        shape = self.weight.shape
-        affine = (self.weight,) if self.rms else (self.weight, self.bias)
-        if stream is None:
-            return (rms_norm if self.rms else layer_norm)(x, shape, *affine, self.eps), x
-        add_norm = add_rms_norm if self.rms else add_layer_norm
-        dropout_p = self.dropout if self.training else 0.0
-        return add_norm(x, stream, shape, *affine, self.eps, dropout_p=dropout_p)
+    sizes, dropout = (config.dim, config.norm_eps), config.dropout
+    if config.norm == "rms":
+        return AddRMSNorm(*sizes, dropout=dropout)
+    return AddLayerNorm(*sizes, bias=config.bias, dropout=dropout)
 
 
 class Attention(nn.Module):
@@ -90,10 +74,10 @@ class Block(nn.Module):
     def __init__(self, config: Config, layer: int, cross: bool, attention: type) -> None:
         super().__init__()
         self.prenorm = config.prenorm
-        self.attention_norm, self.attention = Norm(config), attention(config, layer)
-        self.cross_norm = Norm(config) if cross else None
+        self.attention_norm, self.attention = norm_of(config), attention(config, layer)
+        self.cross_norm = norm_of(config) if cross else None
         self.cross = Attention(config, layer) if cross else None
-        self.mlp_norm = Norm(config)
+        self.mlp_norm = norm_of(config)
         self.mlp = MLP(config.dim, config.hidden_dim, config.activation, config.bias)
 
     def forward(self, x, stream, attend: dict, cross: dict):
@@ -126,12 +110,12 @@ class Stack(nn.Module):
             raise ValueError(f"window: expected None without a causal mask, got {config.window}")
         self.causal, self.window = causal, config.window
         self.positions = positions(config, causal) if at is None else at
-        self.embedding_norm = Norm(config) if config.embedding_norm else None
+        self.embedding_norm = norm_of(config) if config.embedding_norm else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(config, layer, cross, attention) for layer in range(config.num_layers)
         )
-        self.norm = Norm(config) if config.prenorm else None
+        self.norm = norm_of(config) if config.prenorm else None
 
     def forward(
         self, x, *, lengths=None, context=None, context_lengths=None, cache=None, step=None

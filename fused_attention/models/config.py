@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..modules.mlp import GATED, PLAIN
+
 CHOICES = {
     "position": ("learned", "sinusoidal", "rotary", "alibi", "t5", "xl", "none"),
     "norm": ("layer", "rms"),
-    "activation": ("gelu", "gelu_tanh", "relu", "swiglu", "geglu", "geglu_tanh"),
+    "activation": (*PLAIN, *GATED),
 }
 
 
@@ -79,37 +81,31 @@ class Config:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
+            got = getattr(self, name)
+            _expect(got in known, name, f"one of {', '.join(known)}", repr(got))
         for name in ("dim", "num_layers", "num_heads", "num_kv_heads", "hidden_dim", "max_seq_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a positive int, got {getattr(self, name)}")
+            got = getattr(self, name)
+            _expect(got >= 1, name, "a positive int", got)
         for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
-        if self.window is not None and self.window < 0:
-            raise ValueError(f"window: expected None or 0 and more, got {self.window}")
-        for name, whole, part in (
-            ("num_heads", "dim", "num_heads"),
-            ("num_kv_heads", "num_heads", "num_kv_heads"),
-            ("patch_size", "image_size", "patch_size"),
+            got = getattr(self, name)
+            _expect(0 <= got <= 1, name, "0 to 1", got)
+        for part, whole in (
+            ("num_heads", "dim"),
+            ("num_kv_heads", "num_heads"),
+            ("patch_size", "image_size"),
         ):
-            if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"{name}: expected a divisor of {whole}, {getattr(self, whole)}, "
-                    f"got {getattr(self, part)}"
-                )
-        if self.position == "rotary" and self.head_dim % 2:
-            raise ValueError(f"num_heads: rotary needs an even head_dim, got {self.head_dim}")
-        if self.position in ("sinusoidal", "xl") and self.dim % 2:
-            raise ValueError(f"dim: {self.position} needs an even one, got {self.dim}")
-        if self.position == "t5" and (self.num_buckets < 4 or self.num_buckets % 4):
-            raise ValueError(f"num_buckets: expected a multiple of 4, got {self.num_buckets}")
-        if self.position == "t5" and self.max_distance <= self.num_buckets // 2:
-            raise ValueError(
-                f"max_distance: expected more than half of num_buckets, got {self.max_distance}"
+            got, total = getattr(self, part), getattr(self, whole)
+            _expect(total % got == 0, part, f"a divisor of {whole}, {total}", got)
+        _expect(self.window is None or self.window >= 0, "window", "None, 0 or more", self.window)
+        if self.position == "rotary":
+            _expect(self.head_dim % 2 == 0, "num_heads", "an even head_dim to turn", self.head_dim)
+        if self.position in ("sinusoidal", "xl"):
+            _expect(self.dim % 2 == 0, "dim", f"an even one for {self.position}", self.dim)
+        if self.position == "t5":
+            buckets, distance = self.num_buckets, self.max_distance
+            _expect(buckets >= 4 and buckets % 4 == 0, "num_buckets", "a multiple of 4", buckets)
+            _expect(
+                2 * distance > buckets, "max_distance", "more than half of num_buckets", distance
             )
 
     @property
@@ -119,3 +115,8 @@ class Config:
     @property
     def num_patches(self) -> int:
         return (self.image_size // self.patch_size) ** 2
+
+
+def _expect(holds: bool, name: str, expected: str, got) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {got}")

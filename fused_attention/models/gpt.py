@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from ..generation import generate
+from ..integrations.hugging_face import Pretrained
 from . import initialise
 from .block import Stack
 from .config import Config
-from .generation import generate
 from .model import TokenModel
-from .pretrained import from_hf_state_dict, to_hf_state_dict
 
 
-class GPT(TokenModel):
+class GPT(TokenModel, Pretrained):
     """Causal language model.
 
     Args:
@@ -28,8 +28,6 @@ class GPT(TokenModel):
         initialise.gpt2(self)
 
     generate = generate
-    from_hf_state_dict = classmethod(from_hf_state_dict)
-    to_hf_state_dict = to_hf_state_dict
 
     def hidden(self, input_ids, *, key_padding=None, cache=None, step=None) -> torch.Tensor:
         """The last hidden states, which `logits` projects; arguments as for a call."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..ops.index_checks import check_index_range, check_index_type, readable
 from .backends import BACKENDS, Core
 from .block import Stack
 from .config import Config
@@ -19,6 +20,8 @@ class Model(nn.Module):
     ``model.attention``: "fused" (`fused_attention.attention`), "naive" (`reference.attention`) or
     "sdpa" (``F.scaled_dot_product_attention``).
     """
+
+    config_type = Config
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -59,13 +62,9 @@ class TokenModel(Model):
 
     def embed(self, ids: torch.Tensor, stack: Stack, step=None, name: str = "input_ids"):
         """The embeddings of ids that fit the stack: (batch, seqlen), or (tokens,) with a step."""
-        self._check(ids, stack, step, name)
-        x = self.embedding(ids)
-        return x * math.sqrt(self.config.dim) if self.config.scale_embeddings else x
-
-    def _check(self, ids, stack, step, name: str) -> None:
         shape = "(batch, seqlen)" if step is None else "(tokens,)"
-        check_ids(ids, self.config.vocab_size, name)
+        check_index_type(name, ids)
+        check_index_range(name, ids, self.config.vocab_size)
         if ids.ndim != (2 if step is None else 1):
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(ids.shape)}")
         if step is not None and self.attention != "fused":
@@ -73,31 +72,12 @@ class TokenModel(Model):
                 f"attention: a paged cache needs 'fused', not {self.attention!r}; "
                 "or recompute without a cache"
             )
-        limit = stack.positions.limit
-        length = ids.shape[-1] if step is None else _length(step.positions)
+        limit, length = stack.positions.limit, ids.shape[-1]
+        if step is not None:  # a GPU's positions are not waited for: its cache has a max_seq_len
+            length = int(step.positions.max()) + 1 if readable(step.positions) else 0
         if limit is not None and length > limit:
             raise ValueError(
                 f"{name}: expected at most max_seq_len = {limit} positions, got {length}"
             )
-
-
-def _length(positions) -> int:
-    """Positions are known without waiting on the CPU alone; on a GPU the cache's max_seq_len is."""
-    return int(positions.max()) + 1 if _readable(positions) else 0
-
-
-def _readable(x) -> bool:
-    plain = x.device.type == "cpu" and type(x) is torch.Tensor and x.numel() > 0
-    return plain and not torch.compiler.is_compiling()
-
-
-def check_ids(ids, count: int, name: str) -> None:
-    """Integers from 0 to count - 1; looked at where that waits for no GPU."""
-    if not isinstance(ids, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(ids).__name__}")
-    if ids.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"{name}: expected dtype int32 or int64, got {ids.dtype}")
-    if _readable(ids):
-        least, most = (x.item() for x in ids.aminmax())
-        if least < 0 or most >= count:
-            raise ValueError(f"{name}: expected 0 to {count - 1}, got {least} to {most}")
+        x = self.embedding(ids)
+        return x * math.sqrt(self.config.dim) if self.config.scale_embeddings else x

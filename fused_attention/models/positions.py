@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .._triton import jit, tl
 from ..ops.rotary import apply_rotary, rotary_tables
-from ..variants import Variant, alibi, alibi_slopes, bias, define_variant
+from ..variants import Variant, alibi, alibi_slopes, bias, past_bias
 from .config import Config
 
 
@@ -142,39 +141,19 @@ class T5(Positions):
     def paged_variants(self):
         past = torch.arange(self.max_distance + 1, device=self.weight.device)
         by_distance = self.weight.detach()[self.bucket(-past)].T.contiguous()
-        return (_PAST_BIAS(by_distance, self.max_distance),)
-
-
-@jit
-def _score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
-    pointer, stride_h, stride_d = args[0]
-    past = tl.minimum(tl.maximum(q_idx - kv_idx, 0), args[1])
-    return s + tl.load(pointer + h * stride_h + past * stride_d).to(tl.float32)
-
-
-# A bias that depends on how far back a key is, up to a distance: args (heads, distances), the last.
-_PAST_BIAS = define_variant(
-    "past_bias",
-    score=_score,
-    torch_score=lambda s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
-        s + args[0].to(s.dtype)[h, (q_idx - kv_idx).clamp(0, args[1])]
-    ),
-    additive=True,
-)
+        return (past_bias(by_distance),)
 
 
 def positions(config: Config, causal: bool) -> Positions:
     """Those of a stack of blocks."""
-    if config.position == "learned":
-        return Learned(config.max_seq_len, config.dim)
-    if config.position == "sinusoidal":
-        return Sinusoidal(config.max_seq_len, config.dim)
-    if config.position == "rotary":
-        return Rotary(config.max_seq_len, config.head_dim, config.rotary_base)
-    if config.position == "alibi":
-        return Alibi(config.num_heads)
-    if config.position == "t5":
-        return T5(config, causal)
-    if config.position == "none":
-        return Positions()
-    raise ValueError("position: 'xl' is that of TransformerXL, and of nothing else")
+    length, head_dim = config.max_seq_len, config.head_dim
+    if config.position == "xl":
+        raise ValueError("position: 'xl' is that of TransformerXL, and of nothing else")
+    return {
+        "learned": lambda: Learned(length, config.dim),
+        "sinusoidal": lambda: Sinusoidal(length, config.dim),
+        "rotary": lambda: Rotary(length, head_dim, config.rotary_base),
+        "alibi": lambda: Alibi(config.num_heads),
+        "t5": lambda: T5(config, causal),
+        "none": Positions,
+    }[config.position]()

@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ..integrations.hugging_face import Pretrained
 from . import initialise
 from .block import Stack
 from .config import Config
 from .model import Model
-from .pretrained import from_hf_state_dict, to_hf_state_dict
 
 
-class ViT(Model):
+class ViT(Model, Pretrained):
     """Image classifier: patches by a convolution, a CLS token, an encoder, a linear head.
 
     Args:
@@ -34,9 +34,6 @@ class ViT(Model):
         self.head = nn.Linear(config.dim, config.num_classes)
         self.attention = attention
         initialise.xavier(self)
-
-    from_hf_state_dict = classmethod(from_hf_state_dict)
-    to_hf_state_dict = to_hf_state_dict
 
     def hidden(self, images: torch.Tensor) -> torch.Tensor:
         """The last hidden states, (batch, 1 + patches, dim), CLS first, patches row by row."""

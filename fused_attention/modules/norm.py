@@ -1,5 +1,7 @@
 """torch's norms on the fused ops, alone and after the residual sum."""
 
+from __future__ import annotations
+
 import torch
 from torch import nn
 
@@ -34,6 +36,9 @@ class _AfterSum(nn.Module):
     def _options(self) -> dict:
         return {"dropout_p": self.dropout if self.training else 0.0, "prenorm": self.prenorm}
 
+    def _begun(self, x, normed):
+        return (normed, x) if self.prenorm else normed
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, dropout={self.dropout}, prenorm={self.prenorm}"
 
@@ -41,18 +46,19 @@ class _AfterSum(nn.Module):
 class AddLayerNorm(_AfterSum, nn.LayerNorm):
     """``normed, residual = layer_norm(residual + dropout(x))``: `fused_attention.add_layer_norm`.
 
-    Constructor and state dict are those of ``torch.nn.LayerNorm``, and beyond them:
+    Without a residual x itself is the sum, as where a residual stream begins.  Constructor and
+    state dict are those of ``torch.nn.LayerNorm``, and beyond them:
 
     Args:
         dropout: probability of dropping an element of x, in training only.
         prenorm: return (normed, sum); False returns normed alone.
     """
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor):
-        affine = self.weight, self.bias
-        return add_layer_norm(
-            x, residual, self.normalized_shape, *affine, self.eps, **self._options
-        )
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None):
+        affine = self.normalized_shape, self.weight, self.bias, self.eps
+        if residual is None:
+            return self._begun(x, layer_norm(x, *affine))
+        return add_layer_norm(x, residual, *affine, **self._options)
 
 
 class AddRMSNorm(_AfterSum, nn.RMSNorm):
@@ -62,7 +68,8 @@ class AddRMSNorm(_AfterSum, nn.RMSNorm):
     for `AddLayerNorm`.
     """
 
-    def forward(self, x: torch.Tensor, residual: torch.Tensor):
-        return add_rms_norm(
-            x, residual, self.normalized_shape, self.weight, self.eps, **self._options
-        )
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None):
+        affine = self.normalized_shape, self.weight, self.eps
+        if residual is None:
+            return self._begun(x, rms_norm(x, *affine))
+        return add_rms_norm(x, residual, *affine, **self._options)

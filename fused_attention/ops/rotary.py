@@ -7,6 +7,7 @@ import torch
 from .. import _triton, tuning
 from . import rotary_torch
 from .activations import check_tensor
+from .index_checks import check_index_range, check_index_type
 from .layout import empty_like
 from .registration import define, refuse_forward_mode
 
@@ -147,10 +148,7 @@ def _check_positions(positions, batch, seqlen, cos):
                 f"cos: expected at least as many rows as q has positions, {seqlen}, got {length}"
             )
         return
-    if not isinstance(positions, torch.Tensor):
-        raise TypeError(f"positions: expected a tensor or None, got {type(positions).__name__}")
-    if positions.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"positions: expected dtype int32 or int64, got {positions.dtype}")
+    check_index_type("positions", positions)
     shapes = [(seqlen,)] if batch is None else [(seqlen,), (batch, seqlen)]
     if tuple(positions.shape) not in shapes:
         expected = " or ".join(map(str, shapes))
@@ -159,13 +157,7 @@ def _check_positions(positions, batch, seqlen, cos):
         raise ValueError(
             f"positions: expected the device of q, {cos.device}, got {positions.device}"
         )
-    readable = positions.device.type == "cpu" and type(positions) is torch.Tensor
-    if readable and positions.numel() > 0 and not torch.compiler.is_compiling():
-        least, most = (x.item() for x in positions.aminmax())
-        if least < 0 or most >= length:
-            raise ValueError(
-                f"positions: expected 0 to {length - 1}, rows of cos, got {least} to {most}"
-            )
+    check_index_range("positions", positions, length, ", rows of cos")
 
 
 def _forward(q, k, cos, sin, positions, interleaved, inverse):

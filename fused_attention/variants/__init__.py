@@ -7,6 +7,7 @@ from .causal import causal
 from .document import document
 from .key_padding import key_padding
 from .mask import mask
+from .past_bias import past_bias
 from .sink import sink
 from .sliding_window import sliding_window
 from .softcap import softcap
@@ -22,6 +23,7 @@ __all__ = [
     "document",
     "key_padding",
     "mask",
+    "past_bias",
     "sink",
     "sliding_window",
     "softcap",

@@ -5,6 +5,8 @@ from benchmarks import variants
 from benchmarks.flops import attention_flops
 from benchmarks.providers import Case
 from benchmarks.variants import Shape, parse, visible_pairs
+from fused_attention.ops.sdpa_mask import sdpa_mask
+from fused_attention.ops.tiles import Problem
 
 SPECS = [
     "full",
@@ -27,10 +29,12 @@ SPECS = [
 def test_visible_pairs_are_those_of_the_torch_masks(spec, lengths):
     shape = Shape(3, 4, 2, *lengths, 8)
     case = Case(shape, parse(spec), "forward", torch.float32, "cpu")
-    seen = torch.ones((shape.batch, 1, *lengths), dtype=torch.bool)
-    for variant in case.variants:
-        if variant.type.mask is not None:
-            seen = seen & variant.torch_mask(*case.where)
+    masks = [variant for variant in case.variants if variant.type.mask is not None]
+    problem = Problem(shape.batch, shape.heads, *lengths, torch.device("cpu"))
+    mask = sdpa_mask(problem, masks, torch.float32)
+    seen = torch.ones((shape.batch, 1, *lengths), dtype=torch.bool) & (
+        True if mask is None else mask
+    )
     assert visible_pairs(case.terms, shape) == seen.sum().item()
 
 

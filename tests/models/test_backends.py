@@ -120,11 +120,14 @@ def test_switching():
         seen.clear()
 
 
-def test_sdpa_refuses_what_it_cannot_express():
+@pytest.mark.parametrize(
+    ("variant", "name"), [(fa.softcap(5.0), "softcap"), (fa.sink(torch.zeros(4)), "sink")]
+)
+def test_sdpa_refuses_what_it_cannot_express(variant, name):
     core = GPT(config(), attention="sdpa").stack.blocks[0].attention.core
     q = torch.randn(1, 4, 5, 8)
-    with pytest.raises(NotImplementedError, match="softcap; 'fused' and 'naive' can"):
-        core(q, q, q, (fa.softcap(5.0), fa.causal()))
+    with pytest.raises(NotImplementedError, match=f"can only add to scores, not apply {name}"):
+        core(q, q, q, (variant, fa.causal()))
 
 
 @pytest.mark.parametrize("position", ["learned", "rotary", "alibi", "t5"])

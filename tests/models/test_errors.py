@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fused_attention.models import BERT, GPT, Config, Seq2Seq, TransformerXL, ViT
-from fused_attention.models.objectives import MaskedTokens, NextToken, SpanCorruption
+from fused_attention.objectives import MaskedTokens, NextToken, SpanCorruption
 
 from .cases import config, ids
 
@@ -21,8 +21,14 @@ from .cases import config, ids
         ({"dropout": 1.5}, "dropout: expected 0 to 1, got 1.5"),
         ({"attention_dropout": -0.5}, "attention_dropout: expected 0 to 1, got -0.5"),
         ({"patch_size": 15}, "patch_size: expected a divisor of image_size, 224, got 15"),
-        ({"position": "rotary", "num_heads": 32}, "num_heads: rotary needs an even head_dim"),
-        ({"position": "sinusoidal", "dim": 33, "num_heads": 3}, "dim: sinusoidal needs an even"),
+        (
+            {"position": "rotary", "num_heads": 32},
+            "num_heads: expected an even head_dim",
+        ),
+        (
+            {"position": "sinusoidal", "dim": 33, "num_heads": 3},
+            "dim: expected an even one for sin",
+        ),
         ({"position": "t5", "num_buckets": 6}, "num_buckets: expected a multiple of 4, got 6"),
         ({"position": "t5", "max_distance": 16}, "max_distance: expected more than half"),
     ],

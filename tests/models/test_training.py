@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fused_attention.models import BERT, GPT, Seq2Seq, TransformerXL, ViT, objectives
-from fused_attention.models.objectives import (
+from fused_attention import objectives
+from fused_attention.models import BERT, GPT, Seq2Seq, TransformerXL, ViT
+from fused_attention.objectives import (
     IGNORED,
     MaskedTokens,
     NextToken,

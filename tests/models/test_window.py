@@ -22,7 +22,7 @@ def test_what_is_outside_the_window_is_not_seen(attention):
 
 
 def test_misuse():
-    with pytest.raises(ValueError, match="window: expected None or 0 and more, got -1"):
+    with pytest.raises(ValueError, match="window: expected None, 0 or more, got -1"):
         config(window=-1)
     with pytest.raises(ValueError, match="window: expected None without a causal mask"):
         BERT(config(window=3))

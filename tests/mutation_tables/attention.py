@@ -297,6 +297,20 @@ PATHS = (
         "cut.torch_score(total, *where)",
         case("square_alibi"),
     ),
+    Mutation(
+        "distances beyond the last not cut off",
+        f"{VARIANTS}past_bias.py",
+        "tl.minimum(tl.maximum(q_idx - kv_idx, 0), args[1] - 1)",
+        "tl.maximum(q_idx - kv_idx, 0)",
+        "test_variants.py::test_alone_and_in_company[past_bias-interpreted]",
+    ),
+    torch(
+        "a mask of PyTorch's attention without the scores",
+        f"{OPS}sdpa_mask.py",
+        "if any(variant.type.score is not None for variant in variants):",
+        "if not any(variant.type.mask is not None for variant in variants):",
+        "models/test_backends.py::test_agreement[gpt-alibi-pre-sdpa]",
+    ),
     torch(
         "LSE gradient dropped, torch",
         ONLINE,

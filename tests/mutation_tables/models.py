@@ -84,20 +84,6 @@ MODELS = tuple(
             "errors.py::test_half_precision_keeps_exact_tables",
         ),
         (
-            "every masked token a mask",
-            "objectives",
-            "fate < 0.8, self.mask_id",
-            "fate < 1.0, self.mask_id",
-            "training.py::test_masked_tokens",
-        ),
-        (
-            "sentinels that count up",
-            "objectives",
-            "torch.tensor([self.sentinel - i])",
-            "torch.tensor([self.sentinel + i])",
-            "training.py::test_corrupted_spans",
-        ),
-        (
             "residual projections as large as the others",
             "initialise",
             "std = 0.02 / math.sqrt(2 * model.config.num_layers)",
@@ -106,188 +92,20 @@ MODELS = tuple(
         ),
     )
 )
-GENERATION = tuple(
-    torch(name, f"{MODELS_DIR}{file}.py", old, new, f"models/test_generation.py::test_{test}")
-    for name, file, old, new, test in (
+OBJECTIVES = tuple(
+    torch(name, "fused_attention/objectives.py", old, new, f"models/test_training.py::test_{test}")
+    for name, old, new, test in (
         (
-            "wrong guesses kept in the cache",
-            "generation",
-            "length = min(seq.length, len(text.tokens) - 1)",
-            "length = seq.length",
-            "greedy_is_recomputation[0]",
+            "every masked token a mask",
+            "fate < 0.8, self.mask_id",
+            "fate < 1.0, self.mask_id",
+            "masked_tokens",
         ),
         (
-            "keys missed that have left the window",
-            "generation",
-            "0 if seq.dropped and length < gone else length",
-            "length",
-            "a_draft_goes_back_behind_its_window[*]",
-        ),
-        (
-            "ended sequences keep their pages",
-            "generation",
-            "writer.settle(texts, going)",
-            "writer.settle(going, going)",
-            "tokens_are_streamed_and_stop_tokens_end_a_sequence",
-        ),
-        (
-            "every guess kept",
-            "sampling",
-            "if random.random() >= float(row[token] / guess[token]):",
-            "if False:",
-            "verify_keeps_the_distribution_of_the_target[1]",
-        ),
-        (
-            "a wrong guess replaced by what p alone would say",
-            "sampling",
-            "torch.where(rest.sum() > 0, rest, row)",
-            "row",
-            "verify_keeps_the_distribution_of_the_target[2]",
-        ),
-        (
-            "guesses drawn from the target's sampling without the draft's odds",
-            "sampling",
-            "float(row[token] / guess[token])",
-            "float(row[token])",
-            "what_is_sampled_is_the_distribution[plain-True]",
-        ),
-        (
-            "a token too few in top_p",
-            "sampling",
-            "before = p.cumsum(-1) - p",
-            "before = p.cumsum(-1)",
-            "distribution",
-        ),
-        (
-            "a random number that falls on the edge",
-            "sampling",
-            "<= u[:, None]",
-            "< u[:, None]",
-            "pick_draws_nothing_impossible",
-        ),
-        (
-            "one stream of random numbers for a prompt",
-            "generation",
-            'Random(f"{seed} {i} {copy}")',
-            'Random(f"{seed} {i}")',
-            "seeds[False]",
-        ),
-        (
-            "dropout while generating",
-            "generation",
-            "    model.eval()",
-            "    pass",
-            "dropout_is_off_meanwhile",
-        ),
-        (
-            "a prompt for every sequence",
-            "generation",
-            "self.seqs[text] = self.cache.fork(self.seqs[first])",
-            "self.seqs[text] = self.cache.new(); self.last([text], [[]])",
-            "a_prompt_is_stored_once",
-        ),
-        (
-            "a page too few",
-            "request",
-            "self.copies * (pages - shared) + 1",
-            "self.copies * (pages - shared)",
-            "greedy_is_recomputation[*]",
-        ),
-    )
-)
-PRETRAINED = tuple(
-    torch(name, f"{MODELS_DIR}{file}.py", old, new, f"models/test_pretrained.py::test_{test}")
-    for name, file, old, new, test in (
-        (
-            "the gate and what it gates exchanged",
-            "families",
-            '"mlp.gate_proj mlp.up_proj"',
-            '"mlp.up_proj mlp.gate_proj"',
-            "outputs[llama]",
-        ),
-        (
-            "the two norms of a layer exchanged",
-            "families",
-            '"attention_norm": "attention.output.LayerNorm"',
-            '"attention_norm": "output.LayerNorm"',
-            "there_and_back[bert]",
-        ),
-        (
-            "weights (in, out) not turned",
-            "families",
-            r'transposed=r"\.c_\w+\.weight$"',
-            r'transposed=r"\.c_attn\.weight$"',
-            "outputs[gpt2]",
-        ),
-        (
-            "the other gelu",
-            "families",
-            '"gelu_new": "gelu_tanh"',
-            '"gelu_new": "gelu"',
-            "outputs[gpt2]",
-        ),
-        (
-            "a window of one key more",
-            "families",
-            "None if window is None else window - 1",
-            "window",
-            "outputs[mistral-3]",
-        ),
-        (
-            "rope_theta not read",
-            "families",
-            'rope.get("rope_theta", options.get',
-            'rope.get("theta", options.get',
-            "outputs[llama-theta]",
-        ),
-        (
-            "eps not read",
-            "families",
-            'options.get("rms_norm_eps", 1e-6)',
-            "1e-6",
-            "outputs[llama-one-kv-head]",
-        ),
-        (
-            "scaled positions taken for plain ones",
-            "families",
-            'if kind != "default" or scaling:',
-            "if False:",
-            "unsupported_options[*linear*]",
-        ),
-        (
-            "unsupported options ignored",
-            "families",
-            "if self.get(name, value) != value:",
-            "if False:",
-            "unsupported_options[*scale_attn_weights*]",
-        ),
-        (
-            "surplus keys ignored",
-            "pretrained",
-            "if key not in expected and key not in copies",
-            "if False",
-            "every_wrong_key_is_listed",
-        ),
-        (
-            "weights that are tied and differ",
-            "pretrained",
-            "not torch.equal(theirs[copy], theirs[key])",
-            "False",
-            "every_wrong_key_is_listed",
-        ),
-        (
-            "what is written shares memory",
-            "pretrained",
-            "part.clone(memory_format=torch.contiguous_format)",
-            "part",
-            "there_and_back[gpt2]",
-        ),
-        (
-            "options that transformers lacks not written down",
-            "pretrained",
-            "if fields[k] not in known",
-            "if False",
-            "what_transformers_cannot_have[*]",
+            "sentinels that count up",
+            "torch.tensor([self.sentinel - i])",
+            "torch.tensor([self.sentinel + i])",
+            "corrupted_spans",
         ),
     )
 )

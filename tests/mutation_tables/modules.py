@@ -19,6 +19,13 @@ MODULES = (
         "test_modules.py::test_dropout_before_the_sum_in_training_only[*]",
     ),
     torch(
+        "a stream that begins with what was normalised",
+        f"{LAYERS}norm.py",
+        "return (normed, x) if",
+        "return (normed, normed) if",
+        "test_modules.py::test_norm_of_a_stream_that_begins[*]",
+    ),
+    torch(
         "a padding mask taken for its opposite",
         f"{LAYERS}multihead_attention.py",
         "~m if m.dtype == torch.bool else m for m in masks",

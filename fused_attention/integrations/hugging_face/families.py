@@ -9,58 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..modules.mlp import GATED, PLAIN
+from ...modules.mlp import GATED, PLAIN
+from .options import Options
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
     model: str  # class of ours
     prefix: str  # of all keys but those of heads
-    read: Callable[[Options], dict]  # to the fields of a Config
+    read: Callable[[Options, dict], dict]  # with the parts there are, to the fields of a Config
     names: dict[str, tuple[str, ...]]
     needs: dict[str, tuple]  # what the fields of a Config can be
     copies: dict[str, str] = field(default_factory=dict)  # of keys, where tied
+    parts: dict[str, str] = field(default_factory=dict)  # ours that may lack, prefixes of keys
     old_names: tuple[tuple[str, str], ...] = ()  # patterns
     buffers: str = "(?!)"  # pattern of keys that hold constants
     transposed: str = "(?!)"  # of weights that are (in, out)
     leading: dict[str, int] = field(default_factory=dict)  # dimensions of size 1 in front
-
-
-class Options:
-    """The fields of a transformers configuration, or of its config.json."""
-
-    def __init__(self, config) -> None:
-        fields = config.to_dict() if hasattr(config, "to_dict") else config
-        if not isinstance(fields, dict):
-            raise TypeError(
-                f"hf_config: expected a transformers config or a dict, got {type(config).__name__}"
-            )
-        self.fields = fields
-        self.fixed(quantization_config=None)
-
-    def __getitem__(self, name: str):
-        if name not in self.fields:
-            raise ValueError(f"hf_config: expected a field {name}, there is none")
-        return self.fields[name]
-
-    def get(self, name: str, default):
-        return self.fields.get(name, default)
-
-    def fixed(self, **values) -> None:
-        """Refuse fields that ask for what our models cannot do."""
-        for name, value in values.items():
-            if self.get(name, value) != value:
-                raise NotImplementedError(
-                    f"hf_config: {name} {self.fields[name]!r} is not supported, only {value!r} is"
-                )
-
-    def choice(self, name: str, default: str, known: dict[str, str]) -> str:
-        value = self.get(name, default)
-        if value not in known:
-            raise NotImplementedError(
-                f"hf_config: {name} {value!r} is not supported, only {', '.join(known)} are"
-            )
-        return known[value]
 
 
 _ACTIVATIONS = {
@@ -72,7 +37,7 @@ _ACTIVATIONS = {
 _GATED = {"silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh"}
 
 
-def _gpt2(options: Options) -> dict:
+def _gpt2(options: Options, parts: dict[str, bool]) -> dict:
     options.fixed(
         scale_attn_weights=True,
         scale_attn_by_inverse_layer_idx=False,
@@ -95,7 +60,7 @@ def _gpt2(options: Options) -> dict:
     }
 
 
-def _llama(options: Options) -> dict:
+def _llama(options: Options, parts: dict[str, bool]) -> dict:
     dim, heads = options["hidden_size"], options["num_attention_heads"]
     bias = options.get("attention_bias", False)
     head_dim = options.get("head_dim", None)
@@ -140,7 +105,9 @@ def _encoder(options: Options) -> dict:
     }
 
 
-def _bert(options: Options) -> dict:
+def _bert(options: Options, parts: dict[str, bool]) -> dict:
+    if parts["mlm_head"]:
+        options.fixed(hidden_act="gelu")  # our head has no other
     options.fixed(is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
     return {
         **_encoder(options),
@@ -149,13 +116,14 @@ def _bert(options: Options) -> dict:
         "num_token_types": options.get("type_vocab_size", 2),
         "prenorm": False,
         "embedding_norm": True,
-        "tied": options.get("tie_word_embeddings", True),
+        # Without the head there is no output projection.
+        "tied": not parts["mlm_head"] or options.get("tie_word_embeddings", True),
         "dropout": options.get("hidden_dropout_prob", 0.1),
         "attention_dropout": options.get("attention_probs_dropout_prob", 0.1),
     }
 
 
-def _vit(options: Options) -> dict:
+def _vit(options: Options, parts: dict[str, bool]) -> dict:
     options.fixed(qkv_bias=True)
     return {
         **_encoder(options),
@@ -273,6 +241,7 @@ _BERT = Family(
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     },
+    parts={"pooler": "bert.pooler.", "mlm_head": "cls.predictions."},
     old_names=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
     buffers=r"embeddings\.(position_ids|token_type_ids)$",
 )

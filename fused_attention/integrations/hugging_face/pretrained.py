@@ -6,83 +6,91 @@ import re
 
 import torch
 
-from .config import Config
-from .families import FAMILIES, Family, Options, family_of
+from .families import FAMILIES, Family, family_of
+from .options import Options
 
 _HEADS = ("lm_head.", "cls.", "classifier.")
 
 
-def from_hf_state_dict(cls, state_dict: dict, hf_config, *, ignore: tuple[str, ...] = ()):
-    """A model with the weights and options of one of transformers, in evaluation mode.
+class Pretrained:
+    """A model, with a ``config`` of ``config_type``, that can have the weights of transformers."""
 
-    `GPT` reads GPT-2, Llama and Mistral; `BERT` reads BertModel and BertForMaskedLM, with a pooler
-    and an mlm_head if there are such; `ViT` reads ViTForImageClassification.  Parameters keep
-    their dtype and device, and share no memory with the state dict.
+    config_type: type
 
-    Args:
-        state_dict: by the names of transformers, now or before version 5.
-        hf_config: its configuration, or what its config.json holds.
-        ignore: how the keys begin that are not needed, such as ``("cls.seq_relationship.",)``.
+    @classmethod
+    def from_hf_state_dict(cls, state_dict: dict, hf_config, *, ignore: tuple[str, ...] = ()):
+        """A model with the weights and options of one of transformers, in evaluation mode.
 
-    Raises:
-        ValueError: a model of another kind; keys that are missing, surplus or of the wrong shape,
-            all of which are listed; weights that should be tied and differ.
-        NotImplementedError: a configuration that our model cannot have.
-    """
-    options = Options(hf_config)
-    family = family_of(options)
-    if family.model != cls.__name__:
-        raise ValueError(
-            f"hf_config: a {options['model_type']} is a {family.model}, not a {cls.__name__}"
-        )
-    theirs = _named(state_dict, family, tuple(ignore))
-    fields, parts = family.read(options), {}
-    if family.model == "BERT":
-        parts["pooler"] = any(name.startswith("bert.pooler.") for name in theirs)
-        parts["mlm_head"] = any(name.startswith("cls.predictions.") for name in theirs)
-        if parts["mlm_head"]:
-            options.fixed(hidden_act="gelu")  # our head has no other
-        else:
-            fields["tied"] = True  # there is no output projection
-    with torch.device("meta"):
-        model = cls(Config(**fields), **parts)
-    _check(theirs, _written(model, family), _copies(model, family))
-    ours = {}
-    for name, parameter in model.named_parameters():
-        tensors = [_turned(theirs[key], key, family) for key in _keys(name, family)]
-        ours[name] = torch.cat(tensors).reshape(parameter.shape)
-    model.load_state_dict(ours, assign=True)
-    return model.to(next(iter(ours.values())).device).eval()
+        `GPT` reads GPT-2, Llama and Mistral; `BERT` reads BertModel and BertForMaskedLM, with a
+        pooler and an mlm_head if there are such; `ViT` reads ViTForImageClassification.
+        Parameters keep their dtype and device, and share no memory with the state dict.
+
+        Args:
+            state_dict: by the names of transformers, now or before version 5.
+            hf_config: its configuration, or what its config.json holds.
+            ignore: how the keys begin that are not needed, such as ``("cls.seq_relationship.",)``.
+
+        Raises:
+            ValueError: a model of another kind; keys that are missing, surplus or of the wrong
+                shape, all of which are listed; weights that should be tied and differ.
+            NotImplementedError: a configuration that our model cannot have.
+        """
+        options = Options(hf_config)
+        family = family_of(options)
+        if family.model not in _names(cls):
+            raise ValueError(
+                f"hf_config: a {options['model_type']} is a {family.model}, not a {cls.__name__}"
+            )
+        theirs = _named(state_dict, family, tuple(ignore))
+        parts = {
+            part: any(name.startswith(prefix) for name in theirs)
+            for part, prefix in family.parts.items()
+        }
+        with torch.device("meta"):
+            model = cls(cls.config_type(**family.read(options, parts)), **parts)
+        _check(theirs, _written(model, family), _copies(model, family))
+        ours = {}
+        for name, parameter in model.named_parameters():
+            tensors = [_turned(theirs[key], key, family) for key in _keys(name, family)]
+            ours[name] = torch.cat(tensors).reshape(parameter.shape)
+        model.load_state_dict(ours, assign=True)
+        return model.to(next(iter(ours.values())).device).eval()
+
+    def to_hf_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights by the names of transformers, copied: the way back of `from_hf_state_dict`.
+
+        A `GPT` becomes a GPT2LMHeadModel, LlamaForCausalLM or MistralForCausalLM, a `BERT` a
+        BertForMaskedLM if it has an mlm_head and a BertModel if not, a `ViT` a
+        ViTForImageClassification.  Raises NotImplementedError, naming what none of them can have.
+        """
+        family = _family_for(self)
+        written = _written(self, family)
+        for copy, original in _copies(self, family).items():
+            written[copy] = written[original].clone()
+        if getattr(self, "mlm_head", self) is None:
+            return {name.removeprefix(family.prefix): x for name, x in written.items()}
+        return written
 
 
-def to_hf_state_dict(model) -> dict[str, torch.Tensor]:
-    """The weights by the names of transformers, copied: the way back of `from_hf_state_dict`.
+def _names(cls: type) -> list[str]:
+    return [base.__name__ for base in cls.__mro__]
 
-    A `GPT` becomes a GPT2LMHeadModel, LlamaForCausalLM or MistralForCausalLM, a `BERT` a
-    BertForMaskedLM if it has an mlm_head and a BertModel if not, a `ViT` a
-    ViTForImageClassification.  Raises NotImplementedError, naming what none of them can have.
-    """
+
+def _family_for(model) -> Family:
+    """The first family that can have the options of a model."""
     config, differing = model.config, []
     fields = {**vars(config), "num_heads / num_kv_heads": config.num_heads / config.num_kv_heads}
     for family in dict.fromkeys(FAMILIES.values()):
-        if family.model != type(model).__name__:
-            continue
-        found = [
-            f"{k} {fields[k]!r}" for k, known in family.needs.items() if fields[k] not in known
-        ]
-        if not found:
-            break
-        differing.append(", ".join(found))
-    else:
-        raise NotImplementedError(
-            f"to_hf_state_dict: no model of transformers has {'; none has '.join(differing)}"
-        )
-    written = _written(model, family)
-    for copy, original in _copies(model, family).items():
-        written[copy] = written[original].clone()
-    if getattr(model, "mlm_head", model) is None:
-        return {name.removeprefix(family.prefix): x for name, x in written.items()}
-    return written
+        if family.model in _names(type(model)):
+            found = [
+                f"{k} {fields[k]!r}" for k, known in family.needs.items() if fields[k] not in known
+            ]
+            if not found:
+                return family
+            differing.append(", ".join(found))
+    raise NotImplementedError(
+        f"to_hf_state_dict: no model of transformers has {'; none has '.join(differing)}"
+    )
 
 
 def _named(state_dict: dict, family: Family, ignore: tuple[str, ...]) -> dict[str, torch.Tensor]:

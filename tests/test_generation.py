@@ -9,12 +9,13 @@ import torch
 from scipy.stats import chisquare
 
 import fused_attention as fa
-from fused_attention.models import GPT, generation
-from fused_attention.models.request import Request
-from fused_attention.models.sampling import distribution, pick, verify
+from fused_attention.generation import writer
+from fused_attention.generation.request import Request
+from fused_attention.generation.sampling import distribution, pick, verify
+from fused_attention.models import GPT
 
-from ..support import every_leg
-from .cases import config
+from .models.cases import config
+from .support import every_leg
 
 SIGNIFICANCE = 1e-3  # of every statistical test; seeded, so it passes always or never
 
@@ -123,13 +124,13 @@ def test_greedy_on_every_leg(device):
 def test_a_good_draft_saves_steps(monkeypatch):
     """12 tokens after the first, 4 a step: 3 that were guessed and the one after them."""
     steps = []
-    every = generation.Writer.every
+    every = writer.Writer.every
 
     def counted(self, texts, drafts):
         steps.append([len(draft) for draft in drafts])
         return every(self, texts, drafts)
 
-    monkeypatch.setattr(generation.Writer, "every", counted)
+    monkeypatch.setattr(writer.Writer, "every", counted)
     model = make(max_seq_len=64)
     model.generate([[1, 2, 3]], 13, temperature=0, draft=model, num_draft_tokens=3)
     assert steps == [[3], [3], [3]]
@@ -434,7 +435,7 @@ def test_errors(options, error, message, monkeypatch):
     def allocated(*args, **kwargs):
         raise AssertionError("a cache was made")
 
-    monkeypatch.setattr("fused_attention.models.request.PagedKVCache.__init__", allocated)
+    monkeypatch.setattr("fused_attention.generation.request.PagedKVCache.__init__", allocated)
     with pytest.raises(error, match=message):
         MODEL.generate(**{"prompts": [[1, 2], [3]], "max_new_tokens": 4, **options})
 

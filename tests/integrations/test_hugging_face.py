@@ -32,7 +32,7 @@ import fused_attention as fa
 from fused_attention.models import BERT, GPT, ViT
 
 from ..budget import distance
-from .cases import LENGTHS, config, ids
+from ..models.cases import LENGTHS, config, ids
 
 TOKENS = {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
 REAL = torch.arange(11) < LENGTHS[:, None]  # (2, 11)

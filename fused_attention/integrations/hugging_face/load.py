@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .bert import BERT
-from .families import Options, family_of
-from .gpt import GPT
-from .vit import ViT
-
-_MODELS = {model.__name__: model for model in (BERT, GPT, ViT)}
+from .families import family_of
+from .options import Options
+from .pretrained import Pretrained
 
 
 def load(path: str | Path, config=None, *, ignore: tuple[str, ...] = ()):
@@ -39,5 +36,6 @@ def load(path: str | Path, config=None, *, ignore: tuple[str, ...] = ()):
     config = path.with_name("config.json") if config is None else config
     if isinstance(config, (str, Path)):
         config = json.loads(Path(config).read_text(encoding="utf-8"))
-    model = _MODELS[family_of(Options(config)).model]
+    models = {model.__name__: model for model in Pretrained.__subclasses__()}
+    model = models[family_of(Options(config)).model]
     return model.from_hf_state_dict(load_file(path), config, ignore=ignore)

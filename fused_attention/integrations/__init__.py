@@ -1,0 +1,1 @@
+"""Other people's libraries: their weights, signatures and models."""

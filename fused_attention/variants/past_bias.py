@@ -1,0 +1,54 @@
+"""A bias by how far back a key is: what relative positions come to when decoding."""
+
+import torch
+
+from .._triton import jit, tl
+from .base import Shape, Variant, define_variant
+
+
+@jit
+def _score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    pointer, stride_h, stride_d = args[0]
+    back = tl.minimum(tl.maximum(q_idx - kv_idx, 0), args[1] - 1)
+    return s + tl.load(pointer + h * stride_h + back * stride_d).to(tl.float32)
+
+
+def _torch_score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    values, distances = args
+    return s + values.to(s.dtype)[h, (q_idx - kv_idx).clamp(0, distances - 1)]
+
+
+def _check(args, shape: Shape):
+    values, _ = args
+    if values.shape[0] != shape.num_heads:
+        raise ValueError(
+            f"values: expected shape ({shape.num_heads}, distances), a row per query head, "
+            f"got {tuple(values.shape)}"
+        )
+    if values.device != shape.device:
+        raise ValueError(f"values: expected device {shape.device}, got {values.device}")
+
+
+_PAST_BIAS = define_variant(
+    "past_bias", score=_score, torch_score=_torch_score, additive=True, check=_check
+)
+
+
+def past_bias(values: torch.Tensor) -> Variant:
+    """Add ``values[h, i - j]`` to the score of the query at i and the key at j.
+
+    ``values``: floating tensor, shape (heads, distances), of query heads, on the device of the
+    inputs.  Keys farther back have the last value, keys ahead that of distance 0.  It needs no
+    memory of the scores' size, and works over a paged cache; it has no gradient, for which there is
+    `bias`.  Raffel et al. 2020, arXiv 1910.10683, section 2.1, for one.
+
+    Raises TypeError if ``values`` is not a floating tensor, ValueError if its shape or device does
+    not fit.
+    """
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"values: expected a tensor, got {type(values).__name__}")
+    if not values.is_floating_point():
+        raise TypeError(f"values: expected a floating dtype, got {values.dtype}")
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise ValueError(f"values: expected shape (heads, distances), got {tuple(values.shape)}")
+    return _PAST_BIAS(values, values.shape[1])

@@ -1,0 +1,94 @@
+"""Continuing prompts."""
+
+from .mutation import torch
+
+FOLDER = "fused_attention/generation/"
+GENERATION = tuple(
+    torch(name, f"{FOLDER}{file}.py", old, new, f"test_generation.py::test_{test}")
+    for name, file, old, new, test in (
+        (
+            "wrong guesses kept in the cache",
+            "writer",
+            "length = min(seq.length, len(text.tokens) - 1)",
+            "length = seq.length",
+            "greedy_is_recomputation[0]",
+        ),
+        (
+            "keys missed that have left the window",
+            "writer",
+            "0 if seq.dropped and length < gone else length",
+            "length",
+            "a_draft_goes_back_behind_its_window[*]",
+        ),
+        (
+            "ended sequences keep their pages",
+            "generate",
+            "writer.settle(texts, going)",
+            "writer.settle(going, going)",
+            "tokens_are_streamed_and_stop_tokens_end_a_sequence",
+        ),
+        (
+            "every guess kept",
+            "sampling",
+            "if random.random() >= float(row[token] / guess[token]):",
+            "if False:",
+            "verify_keeps_the_distribution_of_the_target[1]",
+        ),
+        (
+            "a wrong guess replaced by what p alone would say",
+            "sampling",
+            "torch.where(rest.sum() > 0, rest, row)",
+            "row",
+            "verify_keeps_the_distribution_of_the_target[2]",
+        ),
+        (
+            "guesses drawn from the target's sampling without the draft's odds",
+            "sampling",
+            "float(row[token] / guess[token])",
+            "float(row[token])",
+            "what_is_sampled_is_the_distribution[plain-True]",
+        ),
+        (
+            "a token too few in top_p",
+            "sampling",
+            "before = p.cumsum(-1) - p",
+            "before = p.cumsum(-1)",
+            "distribution",
+        ),
+        (
+            "a random number that falls on the edge",
+            "sampling",
+            "<= u[:, None]",
+            "< u[:, None]",
+            "pick_draws_nothing_impossible",
+        ),
+        (
+            "one stream of random numbers for a prompt",
+            "generate",
+            'Random(f"{seed} {i} {copy}")',
+            'Random(f"{seed} {i}")',
+            "seeds[False]",
+        ),
+        (
+            "dropout while generating",
+            "generate",
+            "    model.eval()",
+            "    pass",
+            "dropout_is_off_meanwhile",
+        ),
+        (
+            "a prompt for every sequence",
+            "writer",
+            "self.seqs[text] = self.cache.fork(self.seqs[first])",
+            "self.seqs[text] = self.cache.new(); self.last([text], [[]])",
+            "a_prompt_is_stored_once",
+        ),
+        (
+            "a page too few",
+            "request",
+            "self.copies * (pages - shared) + 1",
+            "self.copies * (pages - shared)",
+            "greedy_is_recomputation[*]",
+        ),
+    )
+)

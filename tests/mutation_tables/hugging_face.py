@@ -1,0 +1,101 @@
+"""Weights of transformers."""
+
+from .mutation import torch
+
+FOLDER = "fused_attention/integrations/hugging_face/"
+PRETRAINED = tuple(
+    torch(name, f"{FOLDER}{file}.py", old, new, f"integrations/test_hugging_face.py::test_{test}")
+    for name, file, old, new, test in (
+        (
+            "the gate and what it gates exchanged",
+            "families",
+            '"mlp.gate_proj mlp.up_proj"',
+            '"mlp.up_proj mlp.gate_proj"',
+            "outputs[llama]",
+        ),
+        (
+            "the two norms of a layer exchanged",
+            "families",
+            '"attention_norm": "attention.output.LayerNorm"',
+            '"attention_norm": "output.LayerNorm"',
+            "there_and_back[bert]",
+        ),
+        (
+            "weights (in, out) not turned",
+            "families",
+            r'transposed=r"\.c_\w+\.weight$"',
+            r'transposed=r"\.c_attn\.weight$"',
+            "outputs[gpt2]",
+        ),
+        (
+            "the other gelu",
+            "families",
+            '"gelu_new": "gelu_tanh"',
+            '"gelu_new": "gelu"',
+            "outputs[gpt2]",
+        ),
+        (
+            "a window of one key more",
+            "families",
+            "None if window is None else window - 1",
+            "window",
+            "outputs[mistral-3]",
+        ),
+        (
+            "rope_theta not read",
+            "families",
+            'rope.get("rope_theta", options.get',
+            'rope.get("theta", options.get',
+            "outputs[llama-theta]",
+        ),
+        (
+            "eps not read",
+            "families",
+            'options.get("rms_norm_eps", 1e-6)',
+            "1e-6",
+            "outputs[llama-one-kv-head]",
+        ),
+        (
+            "scaled positions taken for plain ones",
+            "families",
+            'if kind != "default" or scaling:',
+            "if False:",
+            "unsupported_options[*linear*]",
+        ),
+        (
+            "unsupported options ignored",
+            "options",
+            "if self.get(name, value) != value:",
+            "if False:",
+            "unsupported_options[*scale_attn_weights*]",
+        ),
+        (
+            "surplus keys ignored",
+            "pretrained",
+            "if key not in expected and key not in copies",
+            "if False",
+            "every_wrong_key_is_listed",
+        ),
+        (
+            "weights that are tied and differ",
+            "pretrained",
+            "not torch.equal(theirs[copy], theirs[key])",
+            "False",
+            "every_wrong_key_is_listed",
+        ),
+        (
+            "what is written shares memory",
+            "pretrained",
+            "part.clone(memory_format=torch.contiguous_format)",
+            "part",
+            "there_and_back[gpt2]",
+        ),
+        (
+            "options that transformers lacks not written down",
+            "pretrained",
+            "if fields[k] not in known",
+            "if False",
+            "what_transformers_cannot_have[*]",
+        ),
+    )
+)
