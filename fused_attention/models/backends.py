@@ -1,7 +1,5 @@
 """Attention in three ways that mean the same: fused, naive, and PyTorch's own."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

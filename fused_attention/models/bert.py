@@ -1,7 +1,5 @@
 """Encoder-only: Devlin et al. 2018, arXiv 1810.04805."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -4,8 +4,6 @@ Shapes: x is (batch, seqlen, dim), or (tokens, dim) where sequences of different
 end to end and their keys are in a paged cache.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

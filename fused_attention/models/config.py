@@ -1,7 +1,5 @@
 """What a model is made of: one configuration for all of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..modules.mlp import GATED, PLAIN
@@ -11,6 +9,8 @@ CHOICES = {
     "norm": ("layer", "rms"),
     "activation": (*PLAIN, *GATED),
 }
+DIVISORS = {"num_heads": "dim", "num_kv_heads": "num_heads", "patch_size": "image_size"}
+POSITIVE = ("num_layers", "hidden_dim", "max_seq_len", *DIVISORS, *DIVISORS.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +18,15 @@ class Config:
     """Sizes and options of a model.
 
     Args:
-        dim, num_layers, num_heads: channels, blocks, query heads; num_heads divides dim.  A
-            `Seq2Seq` has num_layers in its encoder and as many in its decoder.
-        num_kv_heads: of keys and values, a divisor of num_heads (Ainslie et al. 2023, arXiv
-            2305.13245); num_heads by default.
-        hidden_dim: between the projections of the feed-forward layer; 4 * dim by default.
+        dim, num_layers, num_heads: channels, blocks (in an encoder and in a decoder as many), and
+            query heads, a divisor of dim.
+        num_kv_heads: a divisor of num_heads (Ainslie et al. 2023, arXiv 2305.13245); as many by
+            default.
+        hidden_dim: inside the feed-forward layer; 4 * dim by default.
         vocab_size: token ids are below it.  `ViT` has none.
         max_seq_len: length of the position tables; "alibi", "t5" and "none" have no limit.
-        position: "learned" (BERT, GPT-2), "sinusoidal" (Vaswani et al. 2017), "rotary" (Su et al.
-            2021), "alibi" (Press et al. 2022), "t5" (Raffel et al. 2020), "none"; "xl" (Dai et al.
-            2019) for `TransformerXL` alone.
+        position: "learned", "sinusoidal", "rotary", "alibi", "t5" or "none", each cited in
+            `positions`; "xl" for `TransformerXL` alone.
         prenorm: normalise what enters a layer (Xiong et al. 2020, arXiv 2002.04745) and the last
             output; False: every residual sum (Vaswani et al. 2017).
         norm, norm_eps: "layer" or "rms".
@@ -37,12 +36,11 @@ class Config:
         scale_embeddings: multiply them by sqrt(dim) (Vaswani et al. 2017, section 3.4).
         embedding_norm: normalise the sum of the embeddings, as BERT does.
         num_token_types: kinds of segments, as BERT's two sentences.
-        dropout: of the sum of the embeddings and of what each layer adds to the residual stream.
-        attention_dropout: of the attention weights.
+        dropout, attention_dropout: of the sum of the embeddings and of what each layer adds to the
+            residual stream; of the attention weights.
         window: of a causal stack, how many keys before itself a token sees (Beltagy et al. 2020,
             arXiv 2004.05150); all of them by default.
-        rotary_base: see `rotary_tables`.
-        num_buckets, max_distance: of "t5".
+        rotary_base, num_buckets, max_distance: of "rotary" (see `rotary_tables`) and "t5".
         image_size, patch_size, channels, num_classes: of `ViT`, in pixels; square.
 
     Raises ValueError for what does not fit together, naming the field.
@@ -80,22 +78,16 @@ class Config:
         for name, default in (("num_kv_heads", self.num_heads), ("hidden_dim", 4 * self.dim)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
+        got = vars(self)
         for name, known in CHOICES.items():
-            got = getattr(self, name)
-            _expect(got in known, name, f"one of {', '.join(known)}", repr(got))
-        for name in ("dim", "num_layers", "num_heads", "num_kv_heads", "hidden_dim", "max_seq_len"):
-            got = getattr(self, name)
-            _expect(got >= 1, name, "a positive int", got)
+            _expect(got[name] in known, name, f"one of {', '.join(known)}", repr(got[name]))
+        for name in POSITIVE:
+            _expect(got[name] >= 1, name, "a positive int", got[name])
         for name in ("dropout", "attention_dropout"):
-            got = getattr(self, name)
-            _expect(0 <= got <= 1, name, "0 to 1", got)
-        for part, whole in (
-            ("num_heads", "dim"),
-            ("num_kv_heads", "num_heads"),
-            ("patch_size", "image_size"),
-        ):
-            got, total = getattr(self, part), getattr(self, whole)
-            _expect(total % got == 0, part, f"a divisor of {whole}, {total}", got)
+            _expect(0 <= got[name] <= 1, name, "0 to 1", got[name])
+        for part, whole in DIVISORS.items():
+            holds = got[whole] % got[part] == 0
+            _expect(holds, part, f"a divisor of {whole}, {got[whole]}", got[part])
         _expect(self.window is None or self.window >= 0, "window", "None, 0 or more", self.window)
         if self.position == "rotary":
             _expect(self.head_dim % 2 == 0, "num_heads", "an even head_dim to turn", self.head_dim)

@@ -1,7 +1,5 @@
 """Decoder-only: Radford et al. 2019 (GPT-2), and with other options Llama and its kind."""
 
-from __future__ import annotations
-
 import torch
 
 from ..generation import generate

@@ -1,7 +1,5 @@
 """How parameters begin; what is not named here keeps the ones and zeros of its module."""
 
-from __future__ import annotations
-
 import math
 
 from torch import nn

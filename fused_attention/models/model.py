@@ -1,7 +1,5 @@
 """What all models share: the attention switch, token embeddings, the output projection."""
 
-from __future__ import annotations
-
 import math
 
 import torch

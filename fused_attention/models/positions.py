@@ -1,7 +1,5 @@
 """Where a token stands: added to its embedding, turned into q and k, or added to the scores."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -145,7 +143,7 @@ class T5(Positions):
 
 
 def positions(config: Config, causal: bool) -> Positions:
-    """Those of a stack of blocks."""
+    """Those of a stack of blocks, by ``config.position``."""
     length, head_dim = config.max_seq_len, config.head_dim
     if config.position == "xl":
         raise ValueError("position: 'xl' is that of TransformerXL, and of nothing else")

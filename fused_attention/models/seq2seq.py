@@ -1,7 +1,5 @@
 """Encoder and decoder: Vaswani et al. 2017, arXiv 1706.03762."""
 
-from __future__ import annotations
-
 import torch
 
 from . import initialise

@@ -1,7 +1,5 @@
 """Segments that see the one before them: Transformer-XL, Dai et al. 2019, arXiv 1901.02860."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -111,13 +109,9 @@ class TransformerXL(TokenModel):
         return self.logits(hidden), memory
 
     def _check_memory(self, memory, x) -> None:
-        if memory and len(memory) != self.config.num_layers:
-            raise ValueError(
-                f"memory: expected {self.config.num_layers} tensors, one a layer, got {len(memory)}"
-            )
-        for part in memory:
-            if len(part) != len(x) or part.shape[1] > self.memory_length:
-                raise ValueError(
-                    f"memory: expected shape ({len(x)}, up to {self.memory_length}, "
-                    f"{x.shape[-1]}), got {tuple(part.shape)}"
-                )
+        layers, most, (batch, _, dim) = self.config.num_layers, self.memory_length, x.shape
+        got = [tuple(part.shape) for part in memory]
+        fits = all(len(s) == 3 and s[::2] == (batch, dim) and s[1] <= most for s in got)
+        if got and not (fits and len(got) == layers):
+            expected = f"{layers} tensors ({batch}, up to {most}, {dim}), one a layer"
+            raise ValueError(f"memory: expected {expected}, got {got}")

@@ -1,7 +1,5 @@
 """Images as sequences of patches: Dosovitskiy et al. 2020, arXiv 2010.11929."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -20,6 +20,7 @@ from .cases import config, ids
         ({"norm": "batch"}, "norm: expected one of layer, rms, got 'batch'"),
         ({"dropout": 1.5}, "dropout: expected 0 to 1, got 1.5"),
         ({"attention_dropout": -0.5}, "attention_dropout: expected 0 to 1, got -0.5"),
+        ({"patch_size": 0}, "patch_size: expected a positive int, got 0"),
         ({"patch_size": 15}, "patch_size: expected a divisor of image_size, 224, got 15"),
         (
             {"position": "rotary", "num_heads": 32},
@@ -93,12 +94,12 @@ class Step:
         (
             lambda: TransformerXL(config(position="xl"))(ids(1, 3), [torch.ones(1, 2, 32)]),
             ValueError,
-            "memory: expected 2 tensors, one a layer, got 1",
+            r"memory: expected 2 tensors \(1, .*\), one a layer, got \[\(1, 2, 32\)\]",
         ),
         (
             lambda: TransformerXL(config(position="xl"))(ids(1, 3), [torch.ones(1, 17, 32)] * 2),
             ValueError,
-            r"memory: expected shape \(1, up to 16, 32\)",
+            r"memory: expected 2 tensors \(1, up to 16, 32\), one a layer, got \[\(1, 17,",
         ),
         (lambda: NextToken()([[1]]), ValueError, "sequences: expected 2 tokens or more in each"),
         (lambda: NextToken()([]), ValueError, "sequences: expected one or more, got none"),
