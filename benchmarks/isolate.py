@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -134,6 +135,17 @@ def _attempt(target: str, payload: object) -> Outcome:
     except Exception as error:
         text = ": ".join(filter(None, [type(error).__name__, _line(str(error), 0)]))
         return Outcome("oom" if ran_out(error) else "error", reason=text)
+
+
+def has_memory_for(call: Callable[[], object]) -> bool:
+    """Whether it does not run out of memory; this also loads what it needs."""
+    try:
+        call()
+    except (MemoryError, RuntimeError) as error:
+        if ran_out(error):
+            return False
+        raise
+    return True
 
 
 def ran_out(error: Exception) -> bool:

@@ -24,7 +24,8 @@ MEASURING = (
     "model/worker",
 )
 SOURCES = (
-    *("*.py", "models/*.py", "modules/*.py", "ops/*.py", "variants/*.py", "kernels/*.py"),
+    *("*.py", "generation/*.py", "models/*.py", "modules/*.py", "ops/*.py", "variants/*.py"),
+    "kernels/*.py",
     *(f"benchmarks/{name}.py" for name in MEASURING),
     "benchmarks/cases/*.py",
 )

@@ -128,6 +128,19 @@ def _warm_up(call: Callable[[], object]) -> float:
             return (now - begin) * 1e3
 
 
+def rivalry(rounds: list[tuple[float, ...]], rival: str) -> dict:
+    """What rounds of (ours, theirs) say: how many times as fast ours is; nothing of a lone call."""
+    if len(rounds[0]) == 1:
+        return {}
+    low, median, high = median_interval([theirs / ours for ours, theirs in rounds])
+    return {
+        f"{rival}_ms": quantiles([theirs for _, theirs in rounds])["time_ms"],
+        "speedup": median,
+        "speedup_low": low,
+        "speedup_high": high,
+    }
+
+
 def median_interval(values: list[float]) -> tuple[float, float, float]:
     """(low, median, high): with 95 % confidence the true median lies between low and high.
 

@@ -50,7 +50,7 @@ def measure(point: DecodePoint) -> dict:
     traffic = least_bytes(point) / seconds / 1e9 if point.provider != WITHOUT else None
     return {
         **numbers,
-        **_against_contiguous(rounds),
+        **timing.rivalry(rounds, BASELINE),
         "step_ms": prepared.step_ms,
         "tokens_per_s": point.batch / seconds,
         "gbytes_per_s": traffic,
@@ -77,19 +77,6 @@ def _rival(problem: Problem) -> tuple:
     rival = find(BASELINE)(replace(problem, point=plain)).call
     rival()
     return (rival,)
-
-
-def _against_contiguous(rounds: list[tuple[float, ...]]) -> dict:
-    """What the rounds of a rivalry say; nothing if there was none."""
-    if len(rounds[0]) == 1:
-        return {}
-    low, median, high = timing.median_interval([theirs / ours for ours, theirs in rounds])
-    return {
-        "contiguous_ms": timing.quantiles([theirs for _, theirs in rounds])["time_ms"],
-        "speedup": median,
-        "speedup_low": low,
-        "speedup_high": high,
-    }
 
 
 def _error(problem: Problem, out: torch.Tensor) -> float:

@@ -6,14 +6,15 @@ from .points import AXES, BASELINE, OURS, PROVIDERS
 
 COLUMNS = [
     *(*AXES, "status", "reason", "time_ms", "time_ms_p20", "time_ms_p80", "repeats"),
-    *("tokens_per_s", "speedup", "peak_memory_bytes", "memory_saving", "loss"),
+    *("tokens_per_s", "naive_ms", "speedup", "speedup_low", "speedup_high"),
+    *("peak_memory_bytes", "memory_saving", "loss"),
     *("shape", "batch", "new_tokens", "dtype", "device"),
 ]
 FAILURES = ("oom", "timeout", "error")
 
 
 def summarise(rows: list[dict]) -> pd.DataFrame:
-    """One line a measurement, sorted, with time and memory relative to naive."""
+    """One line a measurement, sorted, with memory relative to naive."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")
     naive = {
@@ -22,10 +23,8 @@ def summarise(rows: list[dict]) -> pd.DataFrame:
         if row["provider"] == BASELINE and row["status"] == "ok"
     }
     base = [naive.get(at, {}) for at in zip(frame.task, frame.seq_len, strict=True)]
-    for column, ratio in (("time_ms", "speedup"), ("peak_memory_bytes", "memory_saving")):
-        theirs = pd.Series([row.get(column) for row in base], dtype=float)
-        frame[column] = frame[column].astype(float)
-        frame[ratio] = theirs / frame[column].clip(lower=1e-9)
+    theirs = pd.Series([row.get("peak_memory_bytes") for row in base], dtype=float)
+    frame["memory_saving"] = theirs / frame["peak_memory_bytes"].astype(float).clip(lower=1e-9)
     return frame.sort_values(["task", "seq_len", "provider"], ignore_index=True)
 
 

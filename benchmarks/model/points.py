@@ -23,6 +23,7 @@ class ModelPoint(Measurement):
     measured_by = "model.worker.measure"
     numbers = (
         *("time_ms", "time_ms_p20", "time_ms_p80"),
+        *("naive_ms", "speedup", "speedup_low", "speedup_high"),
         *("tokens_per_s", "peak_memory_bytes", "loss"),
     )
 

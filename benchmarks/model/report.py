@@ -24,8 +24,8 @@ def render(frame: pd.DataFrame, drawn: list[Path], provenance: dict) -> str:
 <div class="pictures wide">{"".join(images)}</div>
 <h2>Measurements</h2>
 <p><small>train: {conventions["train"]}. generate: {conventions["generate"]}. Memory is
-{conventions["memory"]}. The loss is that of the first step at this length, from equal weights.
-</small></p>
+{conventions["memory"]}. Over naive: {conventions["speedup"]}. The loss is that of the first step
+at this length, from equal weights.</small></p>
 {report.table(["task", *HEAD], lines, text_columns=2)}
 <ul>{_items(footnotes(frame))}</ul>"""
     return report.page("A whole model", body, provenance)

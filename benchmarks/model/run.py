@@ -8,7 +8,12 @@ from ..campaign import Campaign, warn_if_disturbed
 from . import analysis, pictures, report, tables, worker
 from .points import PROVIDERS, ModelPoint
 
-CONVENTIONS = {"train": worker.TRAIN, "generate": worker.GENERATE, "memory": worker.MEMORY}
+CONVENTIONS = {
+    "train": worker.TRAIN,
+    "generate": worker.GENERATE,
+    "memory": worker.MEMORY,
+    "speedup": worker.SPEEDUP,
+}
 
 
 @dataclass(frozen=True)

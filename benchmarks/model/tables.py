@@ -10,7 +10,7 @@ from .analysis import footnotes, headlines
 from .points import BASELINE
 
 HEAD = (
-    *("provider", "n", "time", "20 to 80 %", "tokens/s", "over naive"),
+    *("provider", "n", "time", "20 to 80 %", "tokens/s", "over naive", "95 %"),
     *("peak memory", "saving", "loss"),
 )
 
@@ -40,6 +40,7 @@ def cells(p) -> list[str]:
         f"{milliseconds(p.time_ms_p20)} to {milliseconds(p.time_ms_p80)}",
         rate(p.tokens_per_s),
         _times(p, p.speedup),
+        "" if pd.isna(p.speedup) else f"{p.speedup_low:.3g} to {p.speedup_high:.3g}",
         size(p.peak_memory_bytes),
         _times(p, p.memory_saving),
         "" if pd.isna(p.loss) else f"{p.loss:.4f}",

@@ -74,7 +74,8 @@ def measure(point: OpPoint) -> dict:
         _load_kernels(case, prepared.call, problem, backward)
     peak = (memory.cuda_peak if on_cuda else memory.cpu_peak)(task)
     peak.pop("result")
-    calls = (task, rival) if point.provider != providers.BASELINE and _runs(rival) else (task,)
+    alone = point.provider == providers.BASELINE or not isolate.has_memory_for(rival)
+    calls = (task,) if alone else (task, rival)
     rounds = (timing.cuda_rounds if on_cuda else timing.cpu_rounds)(
         calls, point.repeats, "cold", BUDGET_S[point.device]
     )
@@ -83,7 +84,7 @@ def measure(point: OpPoint) -> dict:
     seconds = numbers["time_ms"] / 1e3
     return {
         **numbers,
-        **_against_torch(rounds),
+        **timing.rivalry(rounds, providers.BASELINE),
         "peak_memory_bytes": peak["peak"],
         "reserved_memory_bytes": peak.get("reserved"),
         "memory_method": peak["method"],
@@ -93,17 +94,6 @@ def measure(point: OpPoint) -> dict:
         "reason": None if math.isfinite(ratio) else "the result is not finite",
         "threads": torch.get_num_threads(),
     }
-
-
-def _runs(rival: Task) -> bool:
-    """Whether torch has the memory for it; this call also loads its kernels."""
-    try:
-        rival()
-    except (MemoryError, RuntimeError) as error:
-        if isolate.ran_out(error):
-            return False
-        raise
-    return True
 
 
 def _tensors(case: Case, problem: Problem, backward: bool) -> tuple[tuple, tuple]:
@@ -128,19 +118,6 @@ def _load_kernels(case: Case, call: Callable, problem: Problem, backward: bool) 
 
 def _total(count: Callable[[Problem, bool], int], problem: Problem, backward: bool) -> int:
     return count(problem, False) + (count(problem, True) if backward else 0)
-
-
-def _against_torch(rounds: list[tuple[float, ...]]) -> dict:
-    """What the rounds of a rivalry say; nothing if torch ran alone."""
-    if len(rounds[0]) == 1:
-        return {}
-    low, median, high = timing.median_interval([theirs / ours for ours, theirs in rounds])
-    return {
-        "torch_ms": timing.quantiles([theirs for _, theirs in rounds])["time_ms"],
-        "speedup": median,
-        "speedup_low": low,
-        "speedup_high": high,
-    }
 
 
 def _error(case: Case, call: Callable, problem: Problem, backward: bool) -> float:

@@ -6,13 +6,14 @@ base of a speed-up, attention that is always fused.
 
 import itertools
 import json
+import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
 
 from benchmarks.model import analysis, pictures, report, run, worker
-from benchmarks.model.points import PROVIDERS, TASKS, ModelPoint
+from benchmarks.model.points import BASELINE, PROVIDERS, TASKS, ModelPoint
 from fused_attention.models.backends import BACKENDS
 
 from .test_cli import call
@@ -47,7 +48,32 @@ def test_tokens_are_counted_and_the_attention_asked_for_is_used(provider, task, 
     assert found["tokens_per_s"] == pytest.approx(counted / found["time_ms"] * 1e3)
     assert found["repeats"] == 2
     paged = (provider, task) == ("fused", "generate")
-    assert used == (set() if paged else {provider})
+    assert used == (set() if paged else {provider}) | {BASELINE}
+    assert ("speedup" in found) == (provider != BASELINE)
+
+
+def test_time_is_beside_that_of_naive_attention_in_turns(monkeypatch):
+    said = []
+    monkeypatch.setitem(BACKENDS, "naive", lambda *given, **options: slow(*given, **options))
+
+    def slow(q, k, v, variants, *, dropout_p):
+        said.append("naive")
+        time.sleep(0.02)
+        return BACKENDS["sdpa"](q, k, v, variants, dropout_p=dropout_p)
+
+    found = measured(monkeypatch, repeats=7)
+    assert len(said) == (7 + 1) * 2  # rounds and the first call, layers
+    assert found["naive_ms"] > found["time_ms"] + 20
+    assert 1 < found["speedup_low"] <= found["speedup"] <= found["speedup_high"]
+
+
+def test_where_naive_runs_out_of_memory_ours_is_measured_alone(monkeypatch):
+    def beyond(*given, **options):
+        raise MemoryError
+
+    monkeypatch.setitem(BACKENDS, "naive", beyond)
+    found = measured(monkeypatch)
+    assert found["time_ms"] > 0 and "speedup" not in found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -60,7 +86,7 @@ def test_all_train_the_same_model_on_the_same_tokens(dtype, monkeypatch):
 
 def test_all_generate_the_same_tokens():
     tokens = worker.make_tokens(SMALL)
-    found = [worker.generation(replace(SMALL, provider=p))(tokens) for p in PROVIDERS]
+    found = [worker.generation(SMALL)(tokens, provider) for provider in PROVIDERS]
     assert found[0] == found[1] == found[2]
     assert [len(said) for said in found[0]] == [5, 5]
 
@@ -68,7 +94,7 @@ def test_all_generate_the_same_tokens():
 def test_a_step_is_a_step():
     step = worker.training(SMALL)
     tokens = worker.make_tokens(SMALL)
-    losses = [step(tokens) for _ in range(40)]
+    losses = [step(tokens, "fused") for _ in range(40)]
     assert losses[-1] < losses[0] - 0.05
 
 
@@ -85,6 +111,10 @@ def row(provider="fused", task="train", seq_len=256, **changes) -> dict:
         "time_ms_p20": 0.9,
         "time_ms_p80": 1.1,
         "repeats": 5,
+        "naive_ms": 3.0,
+        "speedup": 3.0,
+        "speedup_low": 2.8,
+        "speedup_high": 3.2,
         "tokens_per_s": 256e3,
         "peak_memory_bytes": 2**20,
         "loss": 10.8 if task == "train" else None,
@@ -99,19 +129,19 @@ def row(provider="fused", task="train", seq_len=256, **changes) -> dict:
     return content
 
 
-def test_speed_and_memory_are_beside_naive_of_the_same_task_and_length():
+def test_memory_is_beside_naive_of_the_same_task_and_length():
     frame = analysis.summarise(
         [
             row(),
-            row("naive", time_ms=3.0, peak_memory_bytes=2**22),
-            row("naive", "generate", time_ms=50.0),
-            row("naive", seq_len=512, time_ms=70.0),
-            row("sdpa", seq_len=1024),
+            row("naive", peak_memory_bytes=2**22, speedup=None),
+            row("naive", "generate", peak_memory_bytes=2**29),
+            row("naive", seq_len=512, peak_memory_bytes=2**30),
+            row("sdpa", seq_len=1024, speedup=None),
         ]
     )
     ours = frame[frame.provider == "fused"].iloc[0]
     assert (ours.speedup, ours.memory_saving) == (3, 4)
-    assert frame[frame.provider == "sdpa"].speedup.isna().all()
+    assert frame[frame.provider == "sdpa"].memory_saving.isna().all()
     (line,) = analysis.headlines(frame)
     assert line == (
         "At n = 256, train has 3 times the speed and 1/4 of the memory of naive attention."
@@ -221,5 +251,10 @@ def test_whatever_the_model_runs_is_part_of_the_fingerprint():
     files = {
         path.relative_to(root).as_posix() for pattern in SOURCES for path in root.glob(pattern)
     }
-    for name in ("models/gpt.py", "modules/mlp.py", "benchmarks/model/worker.py"):
+    for name in (
+        "models/gpt.py",
+        "generation/generate.py",
+        "modules/mlp.py",
+        "benchmarks/model/worker.py",
+    ):
         assert name in files

@@ -2,6 +2,7 @@
 
 from . import (
     attention,
+    benchmarks,
     cache,
     generation,
     hugging_face,
@@ -11,7 +12,6 @@ from . import (
     norms,
     paged,
     pointwise,
-    rivalry,
     training,
 )
 from .mutation import Mutation
@@ -31,7 +31,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *models.MODELS,
     *models.OBJECTIVES,
     *hugging_face.PRETRAINED,
-    *rivalry.RIVALRY,
+    *benchmarks.BENCHMARKS,
     *training.TRAINING,
     *training.VISUALIZE,
 )

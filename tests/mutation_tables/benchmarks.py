@@ -1,14 +1,21 @@
-"""The benchmarks of fused ops."""
+"""The benchmarks."""
 
 from .mutation import torch
 
-RIVALRY = (
+BENCHMARKS = (
     torch(
         "torch always timed second",
         "benchmarks/timing.py",
         "    if number % 2 == 0:\n",
         "    if True:\n",
         "benchmarks/test_ops.py::test_rivals_take_turns_in_going_first",
+    ),
+    torch(
+        "a model that is its own rival",
+        "benchmarks/model/worker.py",
+        "for attention in (point.provider, BASELINE)",
+        "for attention in (point.provider, point.provider)",
+        "benchmarks/test_model.py::test_time_is_beside_that_of_naive_attention_in_turns",
     ),
     torch(
         "the gradient of one output compared alone",
