@@ -6,7 +6,7 @@ from .points import AXES, BASELINE, OURS, PROVIDERS
 
 COLUMNS = [
     *(*AXES, "status", "reason", "time_ms", "time_ms_p20", "time_ms_p80", "repeats"),
-    *("tokens_per_s", "naive_ms", "speedup", "speedup_low", "speedup_high"),
+    *("tokens_per_s", "rate", "naive_ms", "speedup", "speedup_low", "speedup_high"),
     *("peak_memory_bytes", "memory_saving", "loss"),
     *("shape", "batch", "new_tokens", "dtype", "device"),
 ]
@@ -14,7 +14,11 @@ FAILURES = ("oom", "timeout", "error")
 
 
 def summarise(rows: list[dict]) -> pd.DataFrame:
-    """One line a measurement, sorted, with memory relative to naive."""
+    """One line a measurement, sorted, beside naive: memory, and the rate that is drawn.
+
+    That is naive's tokens a second times the speed-up in turns: processes that do the same differ
+    by a tenth, so that those of two do not compare.
+    """
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")
     naive = {
@@ -23,8 +27,14 @@ def summarise(rows: list[dict]) -> pd.DataFrame:
         if row["provider"] == BASELINE and row["status"] == "ok"
     }
     base = [naive.get(at, {}) for at in zip(frame.task, frame.seq_len, strict=True)]
-    theirs = pd.Series([row.get("peak_memory_bytes") for row in base], dtype=float)
-    frame["memory_saving"] = theirs / frame["peak_memory_bytes"].astype(float).clip(lower=1e-9)
+    naive_memory, naive_rate = (
+        pd.Series([row.get(column) for row in base], dtype=float)
+        for column in ("peak_memory_bytes", "tokens_per_s")
+    )
+    frame["memory_saving"] = naive_memory / frame.peak_memory_bytes.astype(float).clip(lower=1e-9)
+    frame["rate"] = (naive_rate * frame.speedup.astype(float)).fillna(
+        frame.tokens_per_s.astype(float)
+    )
     return frame.sort_values(["task", "seq_len", "provider"], ignore_index=True)
 
 

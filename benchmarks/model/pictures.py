@@ -33,7 +33,7 @@ class Metric:
 
 ROOM = 2.0
 METRICS = {
-    "speed": Metric("tokens_per_s", "Tokens a second", 10, (1, 2, 5), "{:,.4g}".format),
+    "speed": Metric("rate", "Tokens a second", 10, (1, 2, 5), "{:,.4g}".format),
     "memory": Metric("peak_memory_bytes", "Peak memory beyond weights", 2, (1,), size),
 }
 

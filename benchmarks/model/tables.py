@@ -38,7 +38,7 @@ def cells(p) -> list[str]:
         *start,
         milliseconds(p.time_ms),
         f"{milliseconds(p.time_ms_p20)} to {milliseconds(p.time_ms_p80)}",
-        rate(p.tokens_per_s),
+        rate(p.rate),
         _times(p, p.speedup),
         "" if pd.isna(p.speedup) else f"{p.speedup_low:.3g} to {p.speedup_high:.3g}",
         size(p.peak_memory_bytes),

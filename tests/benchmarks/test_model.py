@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from benchmarks.model import analysis, pictures, report, run, worker
@@ -133,15 +134,16 @@ def test_memory_is_beside_naive_of_the_same_task_and_length():
     frame = analysis.summarise(
         [
             row(),
-            row("naive", peak_memory_bytes=2**22, speedup=None),
+            row("naive", peak_memory_bytes=2**22, tokens_per_s=100e3, speedup=None),
             row("naive", "generate", peak_memory_bytes=2**29),
             row("naive", seq_len=512, peak_memory_bytes=2**30),
             row("sdpa", seq_len=1024, speedup=None),
         ]
     )
     ours = frame[frame.provider == "fused"].iloc[0]
-    assert (ours.speedup, ours.memory_saving) == (3, 4)
-    assert frame[frame.provider == "sdpa"].memory_saving.isna().all()
+    assert (ours.speedup, ours.memory_saving, ours.rate) == (3, 4, 300e3)
+    beyond = frame[frame.provider == "sdpa"].iloc[0]
+    assert pd.isna(beyond.memory_saving) and beyond.rate == 256e3
     (line,) = analysis.headlines(frame)
     assert line == (
         "At n = 256, train has 3 times the speed and 1/4 of the memory of naive attention."
