@@ -222,6 +222,18 @@ def test_autocast_takes_mixed_dtypes_and_leaves_fp64_alone(path, attend):
         attend(q, k.bfloat16(), v)
 
 
+def test_gradients_of_a_graph_kept_for_a_second_pass(path):
+    """Of q, and of one of the two tensors that variants take; the second pass is as the first."""
+    q, k, v = inputs()
+    added = torch.linspace(-1, 1, 9).expand(1, 1, 1, 9).clone().requires_grad_()
+    variants = (fa.alibi(fa.alibi_slopes(4)), fa.softcap(2.0), fa.bias(added), fa.causal())
+    out = fa.attention(q, k, v, variants)
+    first = torch.autograd.grad(out.sum(), (q, added), retain_graph=True)
+    assert all(map(torch.equal, first, torch.autograd.grad(out.sum(), (q, added))))
+    exact = fa.reference.attention(q, k, v, variants).out
+    torch.testing.assert_close(first, torch.autograd.grad(exact.sum(), (q, added)))
+
+
 def test_double_backward_and_forward_mode_are_refused(path):
     q, k, v = inputs()
     (dq,) = torch.autograd.grad(fa.attention(q, k, v).square().sum(), q, create_graph=True)

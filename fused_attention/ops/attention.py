@@ -144,8 +144,7 @@ def _autograd(ctx, do, dlse):
     dtensors = [None] * len(tensors)
     for position, darg in zip(positions, dargs, strict=True):
         dtensors[position] = darg.to(tensors[position].dtype)
-    # Autograd takes an empty list for a list of tensors, and wants one back.
-    return dq, dk, dv, None, dtensors, None if scalars else [], None, None, None
+    return dq, dk, dv, None, dtensors, None, None, None, None
 
 
 def _flops(q_shape, k_shape, v_shape, *args, out_shape=None, **kwargs) -> int:

@@ -16,7 +16,7 @@ import torch
 from ..variants.base import Variant
 from . import attention_aten as aten
 from . import attention_online as online
-from .layout import accumulator, conform, empty_gradient, empty_like
+from .layout import accumulator, empty_gradient, empty_like, laid_out
 from .tiles import Problem, rows_per_tile, tiles
 
 # Scores in flight at once: enough to drown the cost of dispatch, few enough to stay in cache.
@@ -27,12 +27,12 @@ _ATEN_ROWS = 512
 
 def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.Dropout | None):
     """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M)."""
-    out = empty_like(q, v.shape[3])
-    lse = q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
     use_aten = aten.can_express(q, v, variants, dropout)
     if use_aten and aten.in_one_call(q, k, variants, scale):
-        results = aten.forward_whole(q, k, v, bool(variants), scale)
-        return tuple(map(conform, results, (out, lse)))
+        out, lse = aten.forward_whole(q, k, v, bool(variants), scale)
+        return laid_out(out, q), lse.contiguous()
+    out = empty_like(q, v.shape[3])
+    lse = q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
     plan, keys = _plan(q, k, variants, use_aten)
     for tile in plan:
         if tile.lo >= tile.hi:
@@ -50,8 +50,8 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
     use_aten = aten.can_express(q, v, variants, dropout) and dlse is None and not any(wanted)
     if use_aten and aten.in_one_call(q, k, variants, scale):
-        results = aten.backward_whole(do, q, k, v, out, lse, bool(variants), scale)
-        return *map(conform, results, map(empty_gradient, (q, k, v))), []
+        gradients = aten.backward_whole(do, q, k, v, out, lse, bool(variants), scale)
+        return *(laid_out(x, q, gradient=True) for x in gradients), []
     dtype = accumulator(q.dtype)
     dq = empty_gradient(q)
     dk, dv = (empty_gradient(x, dtype).zero_() for x in (k, v))

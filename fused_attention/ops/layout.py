@@ -22,10 +22,12 @@ def empty_gradient(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.T
     return x.new_empty(batch, length, heads, head_dim, dtype=dtype).transpose(1, 2)
 
 
-def conform(x: torch.Tensor, layout: torch.Tensor) -> torch.Tensor:
-    """``x``, copied into ``layout`` unless it has that dtype and is laid out like it already."""
-    same = x.dtype == layout.dtype and x.stride() == layout.stride()
-    return x if same else layout.copy_(x)
+def laid_out(x: torch.Tensor, like: torch.Tensor, *, gradient: bool = False) -> torch.Tensor:
+    """``x`` as `empty_like` or `empty_gradient` of ``like`` would be; copied only if it is not."""
+    x = x.to(like.dtype)
+    if gradient or like.stride(1) < like.stride(2):
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    return x.contiguous()
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
+from .differentiation import autograd_kernel
+
 _NAMESPACE = "fused_attention"
 _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
@@ -33,7 +35,8 @@ def define(
         fake: returns uninitialised results with the shapes, strides and dtypes of the real ones.
         autograd: ``autograd(ctx, *grads)`` returns a gradient for each argument.  Without one the
             operator is a gradient itself, and differentiating it raises NotImplementedError.
-        setup_context: ``setup_context(ctx, inputs, output)`` saves what ``autograd`` needs.
+        setup_context: ``setup_context(ctx, inputs, output)`` saves what ``autograd`` needs; see
+            `autograd_kernel`.
         flops: takes shapes in place of tensors, and ``out_shape``; for torch's FLOP counter.
         instead: what has the derivatives that this has not.
     """
@@ -42,14 +45,11 @@ def define(
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
-    if "!" not in schema:  # what mutates its arguments can have no gradient
-        torch.library.register_autograd(
-            qualified,
-            autograd or _refusal(name, instead),
-            setup_context=setup_context,
-            lib=_LIBRARY,
-        )
     operator = getattr(torch.ops.fused_attention, name)
+    if "!" not in schema:  # what mutates its arguments can have no gradient
+        formula = autograd or _refusal(name, instead)
+        kernel = autograd_kernel(operator.default, setup_context, formula)
+        _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
     if flops is not None:
         register_flop_formula(operator)(flops)
     return operator

@@ -312,6 +312,20 @@ PATHS = (
         "models/test_backends.py::test_agreement[gpt-alibi-pre-sdpa]",
     ),
     torch(
+        "gradients wanted of a list of tensors not put in a list",
+        f"{OPS}differentiation.py",
+        "ctx.needs_input_grad = nested(needed[2:], ctx.count)",
+        "ctx.needs_input_grad = needed[2:]",
+        "test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+    ),
+    torch(
+        "gradients wanted by a second pass misplaced",
+        f"{OPS}differentiation.py",
+        "                ctx.needs_input_grad = needed\n",
+        "                pass\n",
+        "test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+    ),
+    torch(
         "LSE gradient dropped, torch",
         ONLINE,
         "delta -= dlse[tile.queries]",
