@@ -12,9 +12,8 @@ from random import Random
 
 import torch
 
-from ..block_pool import check_int
 from ..paged_kv_cache import PagedKVCache
-from .request import Request, check_sampling, tokens_of
+from .request import Request, check_options, check_sampling
 from .sampling import pick, verify
 from .writer import Text, Writer, randoms
 
@@ -66,39 +65,24 @@ def generate(
         NotImplementedError: the model's ``attention`` is not "fused".
     """
     vocab_size = model.config.vocab_size
-    prompts = [tokens_of("prompts", prompt, vocab_size) for prompt in prompts]
-    if not all(prompts):
-        raise ValueError(f"prompts: expected a token at least, number {prompts.index([])} is empty")
-    stop = tokens_of("stop", [stop] if isinstance(stop, int) else stop, vocab_size)
+    request = Request.of(prompts, num_return_sequences, max_new_tokens, stop, vocab_size)
     check_sampling(temperature, top_k, top_p)
-    check_int("max_new_tokens", max_new_tokens, 1)
-    check_int("num_return_sequences", num_return_sequences, 1)
-    check_int("num_draft_tokens", num_draft_tokens, 1)
-    if seed is not None:
-        check_int("seed", seed, 0)
-    if on_token is not None and not callable(on_token):
-        raise TypeError(f"on_token: expected a function, got {type(on_token).__name__}")
-    request = Request(prompts, num_return_sequences, max_new_tokens)
+    check_options(seed, on_token, num_draft_tokens)
     request.check("model", model)
     if draft is not None:
-        if draft.config.vocab_size != vocab_size:
-            raise ValueError(
-                f"draft: expected the model's vocab_size, {vocab_size}, "
-                f"got {draft.config.vocab_size}"
-            )
-        request.check("draft", draft)
+        request.check_draft(draft, model)
     if cache is not None:
         request.check_cache(cache, model)
-    if not prompts:
+    if not request.prompts:
         return []
 
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     groups = [
         [
-            Text(i * num_return_sequences + copy, list(prompt), Random(f"{seed} {i} {copy}"))
-            for copy in range(num_return_sequences)
+            Text(i * request.copies + copy, list(prompt), Random(f"{seed} {i} {copy}"))
+            for copy in range(request.copies)
         ]
-        for i, prompt in enumerate(prompts)
+        for i, prompt in enumerate(request.prompts)
     ]
     texts = [text for group in groups for text in group]
     sampling = (temperature, top_k, top_p)
@@ -114,7 +98,7 @@ def generate(
                 text.tokens.append(token)
                 if on_token is not None:
                     on_token(text.index, token)
-                if token in stop or text.count == max_new_tokens:
+                if token in request.stop or text.count == max_new_tokens:
                     break
             else:
                 going.append(text)
@@ -128,7 +112,7 @@ def generate(
             stack.callback(writer.settle, texts, [])
         for writer in reversed(writers):
             p = writer.begin(groups)
-        p = p.repeat_interleave(num_return_sequences, 0)
+        p = p.repeat_interleave(request.copies, 0)
         going = extend(texts, [[token] for token in pick(p, randoms(texts))])
         while going:
             drafts, q = [[] for _ in going], [[] for _ in going]

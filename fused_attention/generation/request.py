@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 
 import torch
@@ -16,11 +16,25 @@ _PAGE_SIZE = 64
 
 @dataclass
 class Request:
-    """Token ids of each prompt, sequences to continue each, new tokens of each sequence."""
+    """Token ids of each prompt, sequences that continue each, new tokens of each, what ends it."""
 
     prompts: list[list[int]]
     copies: int
     max_new_tokens: int
+    stop: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, prompts, copies, max_new_tokens, stop, vocab_size: int) -> Request:
+        """From the arguments of `generate`; raises ValueError or TypeError."""
+        prompts = [tokens_of("prompts", prompt, vocab_size) for prompt in prompts]
+        if not all(prompts):
+            raise ValueError(
+                f"prompts: expected a token at least, number {prompts.index([])} is empty"
+            )
+        stop = tokens_of("stop", [stop] if isinstance(stop, int) else stop, vocab_size)
+        check_int("max_new_tokens", max_new_tokens, 1)
+        check_int("num_return_sequences", copies, 1)
+        return cls(prompts, copies, max_new_tokens, stop)
 
     @property
     def num_seqs(self) -> int:
@@ -54,6 +68,13 @@ class Request:
                 f"{limit - self.longest + self.max_new_tokens} beside the longest prompt, "
                 f"got {self.max_new_tokens}"
             )
+
+    def check_draft(self, draft, model) -> None:
+        """Whether a draft guesses in the model's vocabulary, and has the positions."""
+        ours, theirs = model.config.vocab_size, draft.config.vocab_size
+        if theirs != ours:
+            raise ValueError(f"draft: expected the model's vocab_size, {ours}, got {theirs}")
+        self.check("draft", draft)
 
     def new_cache(self, model) -> PagedKVCache:
         return PagedKVCache(
@@ -109,6 +130,14 @@ def tokens_of(name: str, ids, vocab_size: int) -> list[int]:
     for token in ids:
         check_int(name, token, 0, vocab_size - 1)
     return ids
+
+
+def check_options(seed, on_token, num_draft_tokens) -> None:
+    if seed is not None:
+        check_int("seed", seed, 0)
+    if on_token is not None and not callable(on_token):
+        raise TypeError(f"on_token: expected a function, got {type(on_token).__name__}")
+    check_int("num_draft_tokens", num_draft_tokens, 1)
 
 
 def check_sampling(temperature, top_k, top_p) -> None:

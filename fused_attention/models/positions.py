@@ -109,7 +109,8 @@ class T5(Positions):
     """A learned bias for each head and bucket of distances (Raffel et al. 2020, section 2.1).
 
     One table for all layers of a stack.  Near distances have buckets of their own, farther ones
-    share them logarithmically.
+    share them logarithmically.  Scores keep their 1 / sqrt(head_dim), which T5 leaves to the
+    initial weights of the queries.
     """
 
     def __init__(self, config: Config, causal: bool) -> None:
