@@ -18,6 +18,7 @@ ROWS = [  # kernel, dtype, head_dim, stack
     *[("paged_decode", "bfloat16", head_dim, "causal") for head_dim in (64, 80, 128, 256)],
     ("paged_decode", "float32", 128, "causal"),
     ("paged_decode", "bfloat16", 128, "softcap+alibi+window+causal"),
+    ("paged_decode", "bfloat16", 64, "past_bias+causal"),
     ("paged_decode/int8/head", "bfloat16", 128, "causal"),
     ("paged_decode/int8/token", "bfloat16", 128, "causal"),
     ("paged_decode/float8_e4m3fn/head", "bfloat16", 128, "causal"),
@@ -91,5 +92,6 @@ def _variants(names: str, heads: int) -> list[fa.Variant]:
         "softcap": fa.softcap(30.0),
         "window": fa.sliding_window(256),
         "alibi": fa.alibi(torch.empty(heads, device="meta")),
+        "past_bias": fa.past_bias(torch.empty(heads, 129, device="meta")),
     }
     return [made[name] for name in names.split("+")]
