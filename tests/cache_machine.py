@@ -95,8 +95,9 @@ class CacheMachine(RuleBasedStateMachine):
         length=st.sampled_from([1, 15, 16, 17, 32, 33, 48, 60]),
         odd_one=st.sampled_from(ODD_ONES),
         fed=st.booleans(),
+        forked=st.sampled_from([False, False, True]),
     )
-    def new_with_tokens(self, length, odd_one, fed):
+    def new_with_tokens(self, length, odd_one, fed, forked):
         tokens = prompt(length, odd_one)
         seq = self.cache.new(tokens)
         assert seq.length < length
@@ -104,17 +105,22 @@ class CacheMachine(RuleBasedStateMachine):
         self.model[seq] = Twin(tokens[: seq.length], tokens[seq.length :])  # 7, with 5
         self.seen["prefix found"] += seq.length > 0
         self.seen["prefix found whole"] += seq.length % PAGE != 0
+        if forked:
+            self.fork_of(seq)
         if fed:
-            self.attempt([len(self.model) - 1], [length], fails=False)
+            self.attempt([list(self.model).index(seq)], [length], fails=False)
 
     @precondition(lambda self: self.model)
     @rule(pick=PICK)
     def fork(self, pick):
-        seq = self.pick(pick)
+        self.fork_of(self.pick(pick))
+
+    def fork_of(self, seq):
         free = self.cache.pool.num_free
         twin = self.cache.fork(seq)
         assert self.cache.pool.num_free == free
         self.model[twin] = Twin(list(self.model[seq].tokens), furthest=self.model[seq].furthest)
+        self.seen["forked before it was fed"] += len(self.model[seq].promised) >= PAGE
 
     @precondition(lambda self: self.model)
     @rule(pick=PICK, back=st.sampled_from([0, 1, 2, 17, 40, MAX_LEN]))
