@@ -121,6 +121,15 @@ def make(case: Case, dtype, device: str = "cpu", *, seed: int = 0, order: int = 
     )
 
 
+def in_order(problem: Problem) -> Problem:
+    """The same pages in blocks that follow each other."""
+    blocks = dict.fromkeys(problem.block_table.flatten().tolist())
+    unnamed = [block for block in range(len(problem.kv)) if block not in blocks]
+    order = torch.tensor([*blocks, *unnamed])
+    table = order.argsort()[problem.block_table.long()].int()
+    return replace(problem, kv=_raw(problem.kv)[order].view(problem.kv.dtype), block_table=table)
+
+
 def _raw(x):
     """8-bit floats as bytes: PyTorch does not index them."""
     return x.view(torch.uint8) if x.dtype == torch.float8_e4m3fn else x

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 import fused_attention as fa
-from fused_attention.ops import paged_checks
+from fused_attention.ops import paged_attention_torch, paged_checks, paged_decode_torch
 
 from . import paged
 from .paged import Case
-from .support import every_leg, over_cases
+from .support import FLOATS, every_leg, name_of, over_cases
 
 INT8, E4M3 = torch.int8, torch.float8_e4m3fn
 DECODE = ((1, 1), (1, 16), (1, 33))
@@ -149,6 +149,41 @@ def test_pages_out_of_sight_are_not_read(device, num_splits):
     found = replace(problem, block_table=table).attend(num_splits=num_splits)
     for first, second in zip(found, expected, strict=True):
         assert torch.equal(first, second)
+
+
+IN_PLACE = {
+    "contexts": Case(((1, 1), (1, 15), (1, 16), (1, 17), (1, 65))),
+    "group": Case(((1, 40), (1, 64)), 8, 2, 80),
+    "window": Case(((1, 97), (1, 65), (1, 20), (1, 5)), 2, 1, stack="causal+window"),
+    "sink": Case(((1, 50),), 6, 2, stack="logit"),
+    "windows": Case(((1, 97), (1, 33)), 3, 3, stack="window_both+causal+window"),
+}
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float64], ids=name_of)
+@pytest.mark.parametrize("case", IN_PLACE.values(), ids=IN_PLACE)
+def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
+    """Nothing is gathered, and neighbours among the blocks, read in one call, change no bit."""
+    monkeypatch.setattr(paged_decode_torch, "_BYTES_A_CALL", 0)
+    monkeypatch.setattr(paged_attention_torch, "_gather", None)
+    problem = paged.make(case, dtype)
+    expected = paged.check(problem)
+    found = paged.in_order(problem).attend()
+    for first, second in zip(found, expected, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("stack", "calls"), [("causal", 2), ("causal+window", 3)])
+def test_neighbouring_pages_are_one_call(stack, calls, monkeypatch):
+    """97 keys are six whole pages and one key; the last 21 are four keys, a page and one key."""
+    monkeypatch.setattr(paged_decode_torch, "_BYTES_A_CALL", 0)
+    made, attend = [], paged_decode_torch.forward_whole
+    monkeypatch.setattr(
+        paged_decode_torch, "forward_whole", lambda *args: made.append(args) or attend(*args)
+    )
+    paged.in_order(paged.make(Case(((1, 97),), stack=stack), torch.float32)).attend()
+    assert len(made) == calls
+    assert sum(k.shape[0] * k.shape[2] for _, k, *_ in made) == (97 if calls == 2 else 21)
 
 
 def test_only_visible_pages_are_gathered(monkeypatch):

@@ -1,7 +1,8 @@
-"""Paged attention without Triton: a sequence at a time, its visible pages gathered.
+"""Paged attention without Triton, a sequence at a time.
 
-A sequence is treated as one of a batch that shares its tensors (a stride of 0), so that variants
-see its index and everything else is that of dense attention.
+One query reads its pages where they are, if that is worth it (`paged_decode_torch`).  Otherwise
+those that are visible are gathered, and the sequence is treated as one of a batch that shares its
+tensors (a stride of 0), so that variants see its index and all else is that of dense attention.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from ..variants.base import Variant
 from . import attention_aten as aten
 from . import attention_online as online
+from . import paged_decode_torch as decode
 from .attention_torch import keep_freed_memory
 from .kv_storage import LARGEST
 from .layout import accumulator
@@ -31,6 +33,7 @@ def forward(
     out = q.new_empty(q.shape)
     lse = q.new_empty(q.shape[:2], dtype=accumulator(q.dtype))
     num_seqs, ends = len(lengths.seq_lens), lengths.cu_seqlens_q
+    plain = q.device.type == "cpu" and all(v.type.score is None for v in variants)
     buffer = _buffer(kv, max(lengths.seq_lens, default=0), q.dtype)
     for b, seqlen_k in enumerate(lengths.seq_lens):
         rows = slice(ends[b], ends[b + 1])
@@ -42,10 +45,23 @@ def forward(
             out_b.fill_(0)
             lse_b.fill_(-math.inf)
             continue
-        k, v = _gather(kv, scales, block_table[b], seen[0], seqlen_k, buffer)
+        lo, hi, full_lo, full_hi = seen
+        if plain and seqlen_q == 1 and full_lo <= lo and hi <= full_hi:
+            result = _one_query(q[rows.start], kv, scales, block_table[b], lo, hi, buffer, scale)
+            out[rows.start], lse[rows.start] = result
+            continue
+        k, v = _gather(kv, scales, block_table[b], lo, seqlen_k, buffer)
         q_b = q[rows].to(k.dtype).transpose(0, 1)[None]
         _sequence(q_b, k, v, problem, b, variants, scale, out_b, lse_b)
     return out, lse
+
+
+def _one_query(q, kv, scales, blocks, lo: int, hi: int, buffer, scale: float):
+    """Output (H, D) and LSE (H,) of the query q, (H, D), that sees the keys [lo, hi), and all."""
+    if decode.in_place(q, kv):
+        return decode.attend_in_place(q, kv, blocks.tolist(), lo, hi, scale)
+    k, v = (x[:, :, lo:] for x in _gather(kv, scales, blocks, lo, hi, buffer))
+    return decode.attend_gathered(q.to(k.dtype), k, v, scale)
 
 
 def _buffer(kv, most_keys: int, dtype):

@@ -3,6 +3,7 @@
 from .mutation import OPS, Mutation, torch
 
 ATTENTION_PAGED, PAGED_TORCH = "kernels/attention_paged.py", f"{OPS}paged_attention_torch.py"
+DECODE_TORCH = f"{OPS}paged_decode_torch.py"
 
 
 def case(name: str) -> str:
@@ -185,6 +186,41 @@ PAGED = (
         "pages = slice(first // page_size,",
         "pages = slice(0 * first,",
         paged("only_visible_pages_are_gathered"),
+    ),
+    torch(
+        "pages in place merged without their weights",
+        DECODE_TORCH,
+        "(lse - total).exp()",
+        "torch.ones_like(lse) / len(lse)",
+        paged("one_query_reads_its_pages_in_place[contexts-float32]"),
+    ),
+    torch(
+        "pages in place joined that are no neighbours",
+        DECODE_TORCH,
+        "blocks[page] == blocks[page - 1] + 1",
+        "True",
+        paged("one_query_reads_its_pages_in_place[contexts-float32]"),
+    ),
+    torch(
+        "pages in place read from the front of a window's first",
+        DECODE_TORCH,
+        "yield blocks[first], page - first, slice(start, stop)",
+        "yield blocks[first], page - first, slice(0, stop)",
+        paged("one_query_reads_its_pages_in_place[window-float32]"),
+    ),
+    torch(
+        "pages in place beyond the last key",
+        DECODE_TORCH,
+        "stop = min(page_size, start + hi - key)",
+        "stop = page_size",
+        paged("one_query_reads_its_pages_in_place[contexts-float32]"),
+    ),
+    torch(
+        "one query that is not shown all",
+        PAGED_TORCH,
+        "and full_lo <= lo and hi <= full_hi:",
+        "and True:",
+        paged("output_and_lse[torch-no_bounds-float32]"),
     ),
     torch(
         "variants see sequence 0",
