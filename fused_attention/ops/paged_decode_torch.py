@@ -34,9 +34,11 @@ def attend_in_place(q, kv, blocks: list[int], lo: int, hi: int, scale: float):
         outs.append(out)
         lses.append(lse)
     out, lse = torch.cat(outs).to(accumulator(q.dtype)), torch.cat(lses)  # (P, K, G, D), (P, K, G)
-    total = lse.logsumexp(0)
-    out = torch.einsum("pkg,pkgd->kgd", (lse - total).exp(), out)
-    return out.reshape(q.shape), total.flatten()
+    most = lse.amax(0)
+    weights = (lse - most).exp()
+    total = weights.sum(0)
+    out = (out * weights[..., None]).sum(0) / total[..., None]
+    return out.reshape(q.shape), (most + total.log()).flatten()
 
 
 def attend_gathered(q, k, v, scale: float):

@@ -190,8 +190,8 @@ PAGED = (
     torch(
         "pages in place merged without their weights",
         DECODE_TORCH,
-        "(lse - total).exp()",
-        "torch.ones_like(lse) / len(lse)",
+        "weights = (lse - most).exp()",
+        "weights = torch.ones_like(lse)",
         paged("one_query_reads_its_pages_in_place[contexts-float32]"),
     ),
     torch(
