@@ -109,7 +109,8 @@ class Stack(nn.Module):
         self.causal, self.window = causal, config.window
         self.positions = positions(config, causal) if at is None else at
         self.embedding_norm = norm_of(config) if config.embedding_norm else None
-        self.dropout = nn.Dropout(config.dropout)
+        dropout = config.embedding_dropout
+        self.dropout = nn.Dropout(config.dropout if dropout is None else dropout)
         self.blocks = nn.ModuleList(
             Block(config, layer, cross, attention) for layer in range(config.num_layers)
         )

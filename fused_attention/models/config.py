@@ -36,8 +36,9 @@ class Config:
         scale_embeddings: multiply them by sqrt(dim) (Vaswani et al. 2017, section 3.4).
         embedding_norm: normalise the sum of the embeddings, as BERT does.
         num_token_types: kinds of segments, as BERT's two sentences.
-        dropout, attention_dropout: of the sum of the embeddings and of what each layer adds to the
-            residual stream; of the attention weights.
+        dropout: of what each layer adds to the residual stream.
+        embedding_dropout: of the sum of the embeddings; the same by default.
+        attention_dropout: of the attention weights.
         window: of a causal stack, how many keys before itself a token sees (Beltagy et al. 2020,
             arXiv 2004.05150); all of them by default.
         rotary_base, num_buckets, max_distance: of "rotary" (see `rotary_tables`) and "t5".
@@ -64,6 +65,7 @@ class Config:
     embedding_norm: bool = False
     num_token_types: int = 0
     dropout: float = 0.0
+    embedding_dropout: float | None = None
     attention_dropout: float = 0.0
     window: int | None = None
     rotary_base: float = 10000.0
@@ -75,16 +77,16 @@ class Config:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
-        for name, default in (("num_kv_heads", self.num_heads), ("hidden_dim", 4 * self.dim)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
         got = vars(self)
+        for name, default in (("num_kv_heads", self.num_heads), ("hidden_dim", 4 * self.dim)):
+            if got[name] is None:
+                object.__setattr__(self, name, default)
         for name, known in CHOICES.items():
             _expect(got[name] in known, name, f"one of {', '.join(known)}", repr(got[name]))
         for name in POSITIVE:
             _expect(got[name] >= 1, name, "a positive int", got[name])
-        for name in ("dropout", "attention_dropout"):
-            _expect(0 <= got[name] <= 1, name, "0 to 1", got[name])
+        for name in ("dropout", "embedding_dropout", "attention_dropout"):
+            _expect(0 <= (got[name] or 0) <= 1, name, "0 to 1", got[name])
         for part, whole in DIVISORS.items():
             holds = got[whole] % got[part] == 0
             _expect(holds, part, f"a divisor of {whole}, {got[whole]}", got[part])

@@ -304,7 +304,6 @@ def test_every_wrong_key_is_listed():
         (lambda: gpt2(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx"),
         (lambda: gpt2(reorder_and_upcast_attn=True), "reorder_and_upcast_attn True"),
         (lambda: gpt2(add_cross_attention=True), "add_cross_attention True"),
-        (lambda: gpt2(embd_pdrop=0.3), "embd_pdrop 0.3 is not supported, only 0.1"),
         (lambda: llama(hidden_act="relu"), "hidden_act 'relu'"),
         (lambda: llama(attention_bias=True), "mlp_bias False is not supported, only True"),
         (lambda: llama(head_dim=16), "head_dim 16 is not supported, only 8"),
@@ -343,6 +342,12 @@ def test_configurations(changes, error, message):
         del fields["n_embd"]
     with pytest.raises(error, match=message):
         GPT.from_hf_state_dict(theirs.state_dict(), fields)
+
+
+def test_dropouts():
+    theirs = gpt2(embd_pdrop=0.3, resid_pdrop=0.2, attn_pdrop=0.0)
+    found = GPT.from_hf_state_dict(theirs.state_dict(), theirs.config).config
+    assert (found.embedding_dropout, found.dropout, found.attention_dropout) == (0.3, 0.2, 0.0)
 
 
 def test_older_configurations():

@@ -19,6 +19,7 @@ from .cases import config, ids
         ({"activation": "silu"}, "activation: expected one of gelu, .*, got 'silu'"),
         ({"norm": "batch"}, "norm: expected one of layer, rms, got 'batch'"),
         ({"dropout": 1.5}, "dropout: expected 0 to 1, got 1.5"),
+        ({"embedding_dropout": 1.5}, "embedding_dropout: expected 0 to 1, got 1.5"),
         ({"attention_dropout": -0.5}, "attention_dropout: expected 0 to 1, got -0.5"),
         ({"patch_size": 0}, "patch_size: expected a positive int, got 0"),
         ({"patch_size": 15}, "patch_size: expected a divisor of image_size, 224, got 15"),

@@ -126,6 +126,31 @@ def test_residual_stream(prenorm):
     torch.testing.assert_close(model(tokens), expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("options", "embeddings", "layers"),
+    [
+        ({}, False, False),
+        ({"dropout": 0.5}, True, True),
+        ({"embedding_dropout": 0.5}, True, False),
+        ({"dropout": 0.5, "embedding_dropout": 0.0}, False, True),
+    ],
+)
+def test_where_dropout_is(options, embeddings, layers):
+    """Of the sum of the embeddings, and of every layer's output (Vaswani et al. 2017, 5.4)."""
+    model = build(gpt(prenorm=False, **options))
+    entering, leaving = [], []
+    block = model.stack.blocks[0]
+    block.register_forward_pre_hook(lambda module, args: entering.append(args[0]))
+    block.attention_norm.register_forward_hook(
+        lambda module, args, out: leaving.append((args, out))
+    )
+    model(ids(2, 11))
+    ((added, stream), (_, total)), *_ = leaving
+    assert bool((entering[0] == 0).any()) == embeddings
+    assert bool((total == stream).any()) == layers
+    assert torch.equal(total, stream + added) != layers
+
+
 def parameters(model) -> int:
     return sum(p.numel() for p in model.parameters())
 

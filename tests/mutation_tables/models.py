@@ -84,6 +84,13 @@ MODELS = tuple(
             "errors.py::test_half_precision_keeps_exact_tables",
         ),
         (
+            "the dropout of the layers for that of the embeddings",
+            "block",
+            "nn.Dropout(config.dropout if dropout is None else dropout)",
+            "nn.Dropout(config.dropout)",
+            "literature.py::test_where_dropout_is[*]",
+        ),
+        (
             "residual projections as large as the others",
             "initialise",
             "std = 0.02 / math.sqrt(2 * model.config.num_layers)",

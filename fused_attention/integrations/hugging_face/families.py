@@ -43,7 +43,6 @@ def _gpt2(options: Options, parts: dict[str, bool]) -> dict:
         scale_attn_by_inverse_layer_idx=False,
         reorder_and_upcast_attn=False,
         add_cross_attention=False,
-        embd_pdrop=options.get("resid_pdrop", 0.1),
     )
     return {
         "dim": options["n_embd"],
@@ -56,6 +55,7 @@ def _gpt2(options: Options, parts: dict[str, bool]) -> dict:
         "activation": options.choice("activation_function", "gelu_new", _ACTIVATIONS),
         "tied": options.get("tie_word_embeddings", True),
         "dropout": options.get("resid_pdrop", 0.1),
+        "embedding_dropout": options.get("embd_pdrop", 0.1),
         "attention_dropout": options.get("attn_pdrop", 0.1),
     }
 
