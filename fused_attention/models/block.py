@@ -69,10 +69,12 @@ class Block(nn.Module):
     to the stream, so that sum, dropout and norm are one pass; post-norm needs no stream.
     """
 
-    def __init__(self, config: Config, layer: int, cross: bool, attention: type) -> None:
+    attention_type = Attention
+
+    def __init__(self, config: Config, layer: int, cross: bool) -> None:
         super().__init__()
         self.prenorm = config.prenorm
-        self.attention_norm, self.attention = norm_of(config), attention(config, layer)
+        self.attention_norm, self.attention = norm_of(config), self.attention_type(config, layer)
         self.cross_norm = norm_of(config) if cross else None
         self.cross = Attention(config, layer) if cross else None
         self.mlp_norm = norm_of(config)
@@ -101,7 +103,7 @@ class Stack(nn.Module):
         causal: bool,
         cross: bool = False,
         at: Positions | None = None,
-        attention: type = Attention,
+        block: type = Block,
     ) -> None:
         super().__init__()
         if config.window is not None and not causal:
@@ -111,9 +113,7 @@ class Stack(nn.Module):
         self.embedding_norm = norm_of(config) if config.embedding_norm else None
         dropout = config.embedding_dropout
         self.dropout = nn.Dropout(config.dropout if dropout is None else dropout)
-        self.blocks = nn.ModuleList(
-            Block(config, layer, cross, attention) for layer in range(config.num_layers)
-        )
+        self.blocks = nn.ModuleList(block(config, i, cross) for i in range(config.num_layers))
         self.norm = norm_of(config) if config.prenorm else None
 
     def forward(

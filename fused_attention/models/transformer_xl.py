@@ -9,32 +9,23 @@ from torch import nn
 
 from ..variants import bias
 from . import initialise
-from .block import Attention, Stack
+from .block import Attention, Block, Stack
 from .config import Config
 from .model import TokenModel
 from .positions import Tables, sinusoids
 
 
-class Distances(Tables):
-    """A sinusoidal row for every distance between a query and a key."""
-
-    def __init__(self, segment: int, memory: int, dim: int) -> None:
-        super().__init__(sinusoids(segment + memory, dim).flip(0))
-        self.limit = segment
-
-
 class Segment:
-    """What attention keeps of one segment for the next."""
+    """What each layer knows of the segment before, and keeps of this one for the next."""
 
     def __init__(self, before: Sequence[torch.Tensor], length: int) -> None:
         self.before, self.length = before, length
         self.after: list[torch.Tensor] = []
 
-    def join(self, layer: int, x: torch.Tensor) -> torch.Tensor:
-        """What layer ``layer`` attends to: the memory and x.  Remembers the end of it, detached."""
+    def remember(self, layer: int, x: torch.Tensor) -> None:
+        """The end of what ``layer`` knew and x, detached; called by one layer after the other."""
         joined = torch.cat([self.before[layer], x], 1) if self.before else x
         self.after.append(joined[:, max(0, joined.shape[1] - self.length) :].detach())
-        return joined
 
 
 class RelativeAttention(Attention):
@@ -46,8 +37,9 @@ class RelativeAttention(Attention):
         self.u = nn.Parameter(torch.zeros(config.num_heads, 1, self.head_dim))
         self.v = nn.Parameter(torch.zeros(config.num_heads, 1, self.head_dim))
 
-    def forward(self, x, variants, positions, cache: Segment, **_) -> torch.Tensor:
-        q, k, v = (t.transpose(1, 2) for t in self.project(x, cache.join(self.layer, x)))
+    def forward(self, x, variants, positions, memory=None, **_) -> torch.Tensor:
+        context = x if memory is None else torch.cat([memory, x], 1)
+        q, k, v = (t.transpose(1, 2) for t in self.project(x, context))
         rows = positions.table_0[-k.shape[2] :].to(x.dtype)  # the farthest first
         r = self.r(rows).unflatten(-1, (-1, self.head_dim)).transpose(0, 1)  # (H, keys, D)
         by_distance = (q + self.v.to(q.dtype)) @ r.mT / math.sqrt(self.head_dim)
@@ -62,6 +54,23 @@ def _shifted(x: torch.Tensor) -> torch.Tensor:
     """
     rows, keys = x.shape[2:]
     return F.pad(x, (1, 0)).reshape(*x.shape[:2], keys + 1, rows)[:, :, 1:].reshape(x.shape)
+
+
+class RecurrentBlock(Block):
+    """A block that attends to the stream of the segment before too, normalised as its own is."""
+
+    attention_type = RelativeAttention
+
+    def _layer(self, norm, layer, x, stream, options):
+        if layer is not self.attention:
+            return super()._layer(norm, layer, x, stream, options)
+        segment = options["cache"]
+        if segment.before:
+            memory = segment.before[layer.layer]
+            options = {**options, "memory": norm(memory)[0] if self.prenorm else memory}
+        out, total = super()._layer(norm, layer, x, stream, options)
+        segment.remember(layer.layer, total if self.prenorm else x)
+        return out, total
 
 
 class TransformerXL(TokenModel):
@@ -83,8 +92,10 @@ class TransformerXL(TokenModel):
             raise ValueError(f"memory_length: expected 0 or more, got {memory_length}")
         super().__init__(config)
         self.memory_length = memory_length
-        distances = Distances(config.max_seq_len, memory_length, config.dim)
-        self.stack = Stack(config, causal=True, at=distances, attention=RelativeAttention)
+        # A row for every distance between a query and a key, the farthest first.
+        distances = Tables(sinusoids(config.max_seq_len + memory_length, config.dim).flip(0))
+        distances.limit = config.max_seq_len
+        self.stack = Stack(config, causal=True, at=distances, block=RecurrentBlock)
         self.attention = attention
         initialise.gpt2(self)
 
@@ -100,7 +111,7 @@ class TransformerXL(TokenModel):
 
         Args:
             input_ids: (batch, seqlen), int64 or int32: a segment.
-            memory: what the segment before returned: for each layer what its attention was given,
+            memory: what the segment before returned: for each layer the stream that entered it,
                 (batch, up to memory_length, dim).  No gradient flows into it.
 
         Raises ValueError or TypeError as `GPT` does, and for a memory that does not fit.

@@ -29,7 +29,7 @@ def test_buy_milk_and_eggs():
     """
     sizes = {"dim": 2, "num_layers": 1, "num_heads": 1, "hidden_dim": 3, "norm_eps": 1e-300}
     options = {"prenorm": False, "activation": "relu", "bias": False, "position": "none"}
-    block = Block(Config(**sizes, **options), 0, False, Attention).double()
+    block = Block(Config(**sizes, **options), 0, False).double()
     identity = [[1, 0], [0, 1]]
     joined = [row + row + scaled for row, scaled in zip(identity, [[2, 0], [0, 1]], strict=True)]
     set_weights(block.attention.qkv, joined)

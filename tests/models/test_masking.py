@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import fused_attention as fa
-from fused_attention.models.transformer_xl import Segment
+from fused_attention.models import TransformerXL
 
-from .cases import LENGTHS, bert, build, gpt, ids, seq2seq, xl
+from .cases import LENGTHS, Case, bert, build, config, gpt, ids, seq2seq, xl
 
 BACKENDS = pytest.mark.parametrize("attention", ["fused", "naive", "sdpa"])
 
@@ -65,12 +65,12 @@ def test_padded_sources_do_not_leak(attention):
     assert not torch.equal(before, model(ids(2, 11), target))
 
 
-def test_segments_see_what_one_long_segment_sees():
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_segments_see_what_one_long_segment_sees(prenorm):
     """As long as the memory holds everything, cutting a sequence changes nothing."""
-    case = xl(max_seq_len=16)
+    options = config(position="xl", prenorm=prenorm)
+    case = Case(lambda: TransformerXL(options, memory_length=12), call=None)
     model = build(case, dtype=torch.float64)
-    model.memory_length = 12
-    model.stack.positions = type(model.stack.positions)(16, 12, 32).double()
     whole, _ = model(ids(2, 13))
     memory, parts = (), []
     for part in ids(2, 13).split([5, 1, 7], 1):
@@ -78,6 +78,8 @@ def test_segments_see_what_one_long_segment_sees():
         parts.append(out)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-11, atol=1e-11)
     assert not any(m.requires_grad for m in memory)
+    # What is remembered is the stream, to be normalised by the weights of its day.
+    assert torch.equal(memory[0], model.embedding(ids(2, 13))[:, 1:])
 
 
 def test_relative_scores_against_the_formula():
@@ -88,7 +90,7 @@ def test_relative_scores_against_the_formula():
     attention = model.stack.blocks[0].attention
     seen = {}
     attention.core.register_forward_pre_hook(lambda m, args: seen.update(args=args))
-    attention(x, (fa.causal(),), model.stack.positions, cache=Segment([before], 7))
+    attention(x, (fa.causal(),), model.stack.positions, memory=before)
     q, k, v, variants = seen["args"]
     found = fa.reference.attention(q, k, v, variants, return_weights=True).weights
     queries, keys, _ = attention.project(x, torch.cat([before, x], 1))

@@ -53,7 +53,21 @@ MODELS = tuple(
             "transformer_xl",
             "self.length) :].detach())",
             "self.length) :])",
-            "masking.py::test_segments_see_what_one_long_segment_sees",
+            "masking.py::test_segments_see_what_one_long_segment_sees[True]",
+        ),
+        (
+            "a memory that is not normalised",
+            "transformer_xl",
+            "norm(memory)[0] if self.prenorm else memory",
+            "memory",
+            "masking.py::test_segments_see_what_one_long_segment_sees[True]",
+        ),
+        (
+            "a memory of what was normalised already",
+            "transformer_xl",
+            "total if self.prenorm else x)",
+            "norm(x, stream)[0] if self.prenorm else x)",
+            "masking.py::test_segments_see_what_one_long_segment_sees[True]",
         ),
         (
             "a causal stack that sees the future",
