@@ -25,6 +25,7 @@ from .ops.paged_append import paged_append
 from .ops.paged_attention import paged_attention
 from .ops.rms_norm import rms_norm
 from .ops.rotary import apply_rotary, rotary_tables
+from .ops.rotary_scaling import RotaryScaling
 from .ops.scaled_dot_product_attention import scaled_dot_product_attention
 from .paged_kv_cache import PagedKVCache
 from .variants import (
@@ -58,6 +59,7 @@ __all__ = [
     "OutOfBlocks",
     "PagedKVCache",
     "RMSNorm",
+    "RotaryScaling",
     "Variant",
     "VariantType",
     "add_layer_norm",

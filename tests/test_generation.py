@@ -65,6 +65,8 @@ def a_request(rng):
         "dim": heads * rng.choice([4, 8]),
         "num_heads": heads,
         "num_kv_heads": rng.choice([h for h in (1, 2, 4) if heads % h == 0]),
+        "head_dim": rng.choice([None, None, 12]),
+        "rotary_scaling": rng.choice([None, fa.RotaryScaling(4.0, 20)]),
         "num_layers": rng.choice([1, 2]),
         "hidden_dim": rng.choice([8, 24]),
         "max_seq_len": 64,

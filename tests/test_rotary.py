@@ -5,6 +5,8 @@ forwards, columns beyond rotary_dim zeroed, positions of the first sequence for 
 offsets, heads of the last group left out, a position outside the tables read.
 """
 
+import math
+
 import pytest
 import torch
 
@@ -236,6 +238,35 @@ def test_tables_are_accurate_far_out():
     assert (sin[-1] - angles.sin()).abs().max() < 2.0**-24
 
 
+def test_scaled_tables():
+    """Of Llama 3.1, by the cases of its published code, a wavelength at a time."""
+    scaling = fa.RotaryScaling(8.0, 8192, low_freq_factor=1.0, high_freq_factor=4.0)
+    cos, sin = fa.rotary_tables(2, 128, 500_000.0, scaling=scaling, dtype=torch.float64)
+    found, kinds = torch.atan2(sin[1], cos[1]).tolist(), set()
+    for i, angle in enumerate(found):
+        frequency = 500_000.0 ** (-2 * i / 128)
+        wavelength = 2 * math.pi / frequency
+        if wavelength < 8192 / 4:
+            kind, expected = "kept", frequency
+        elif wavelength > 8192 / 1:
+            kind, expected = "slowed", frequency / 8
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            kind, expected = "mixed", (1 - smooth) * frequency / 8 + smooth * frequency
+        kinds.add(kind)
+        assert angle == pytest.approx(expected, rel=1e-12)
+    assert len(kinds) == 3
+
+
+def test_evenly_scaled_tables():
+    """Positions of a sequence three times as long lie between those of the original."""
+    plain, scaled = (
+        fa.rotary_tables(n, 8, scaling=s) for n, s in ((5, None), (13, fa.RotaryScaling(3.0)))
+    )
+    for x, y in zip(plain, scaled, strict=True):
+        torch.testing.assert_close(x, y[::3], rtol=0, atol=2.0**-24)
+
+
 Q, K = torch.zeros(2, 4, 6, 8), torch.zeros(2, 2, 6, 8)
 COS = torch.ones(10, 3)
 P = torch.arange(6)
@@ -282,3 +313,17 @@ def test_bad_input(change, error, words):
 def test_bad_tables(arguments, word):
     with pytest.raises(ValueError, match=word):
         fa.rotary_tables(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((0.5,), "factor: expected 1 or more, got 0.5"),
+        ((math.nan,), "factor: expected 1 or more, got nan"),
+        ((2.0, 0), "original_length: expected 1 or more, got 0"),
+        ((2.0, 8, 4.0, 4.0), "high_freq_factor: expected more than low_freq_factor, 4.0, got 4.0"),
+    ],
+)
+def test_bad_scalings(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fa.RotaryScaling(*arguments)

@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.layer, self.head_dim = layer, config.head_dim
         self.heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         self.qkv = nn.Linear(config.dim, sum(self.heads) * config.head_dim, config.bias)
-        self.out = nn.Linear(config.dim, config.dim, config.bias)
+        self.out = nn.Linear(config.num_heads * config.head_dim, config.dim, config.bias)
         self.core = Core(config.attention_dropout)
 
     def project(self, x: torch.Tensor, context: torch.Tensor | None = None):

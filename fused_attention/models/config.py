@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 from ..modules.mlp import GATED, PLAIN
+from ..ops.rotary_scaling import RotaryScaling
 
 CHOICES = {
     "position": ("learned", "sinusoidal", "rotary", "alibi", "t5", "xl", "none"),
     "norm": ("layer", "rms"),
     "activation": (*PLAIN, *GATED),
 }
-DIVISORS = {"num_heads": "dim", "num_kv_heads": "num_heads", "patch_size": "image_size"}
-POSITIVE = ("num_layers", "hidden_dim", "max_seq_len", *DIVISORS, *DIVISORS.values())
+DIVISORS = {"num_kv_heads": "num_heads", "patch_size": "image_size"}
+POSITIVE = ("dim", "num_layers", "hidden_dim", "max_seq_len", *DIVISORS, *DIVISORS.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Config:
 
     Args:
         dim, num_layers, num_heads: channels, blocks (in an encoder and in a decoder as many), and
-            query heads, a divisor of dim.
+            query heads, a divisor of dim unless head_dim is given.
+        head_dim: dim / num_heads by default.
         num_kv_heads: a divisor of num_heads (Ainslie et al. 2023, arXiv 2305.13245); as many by
             default.
         hidden_dim: inside the feed-forward layer; 4 * dim by default.
@@ -41,7 +43,8 @@ class Config:
         attention_dropout: of the attention weights.
         window: of a causal stack, how many keys before itself a token sees (Beltagy et al. 2020,
             arXiv 2004.05150); all of them by default.
-        rotary_base, num_buckets, max_distance: of "rotary" (see `rotary_tables`) and "t5".
+        rotary_base, rotary_scaling: of "rotary", see `rotary_tables`.
+        num_buckets, max_distance: of "t5".
         image_size, patch_size, channels, num_classes: of `ViT`, in pixels; square.
 
     Raises ValueError for what does not fit together, naming the field.
@@ -50,6 +53,7 @@ class Config:
     dim: int
     num_layers: int
     num_heads: int
+    head_dim: int | None = None
     num_kv_heads: int | None = None
     hidden_dim: int | None = None
     vocab_size: int | None = None
@@ -69,6 +73,7 @@ class Config:
     attention_dropout: float = 0.0
     window: int | None = None
     rotary_base: float = 10000.0
+    rotary_scaling: RotaryScaling | None = None
     num_buckets: int = 32
     max_distance: int = 128
     image_size: int = 224
@@ -85,6 +90,11 @@ class Config:
             _expect(got[name] in known, name, f"one of {', '.join(known)}", repr(got[name]))
         for name in POSITIVE:
             _expect(got[name] >= 1, name, "a positive int", got[name])
+        if self.head_dim is None:
+            holds = self.dim % self.num_heads == 0
+            _expect(holds, "num_heads", f"a divisor of dim, {self.dim}", self.num_heads)
+            object.__setattr__(self, "head_dim", self.dim // self.num_heads)
+        _expect(self.head_dim >= 1, "head_dim", "a positive int", self.head_dim)
         for name in ("dropout", "embedding_dropout", "attention_dropout"):
             _expect(0 <= (got[name] or 0) <= 1, name, "0 to 1", got[name])
         for part, whole in DIVISORS.items():
@@ -92,7 +102,7 @@ class Config:
             _expect(holds, part, f"a divisor of {whole}, {got[whole]}", got[part])
         _expect(self.window is None or self.window >= 0, "window", "None, 0 or more", self.window)
         if self.position == "rotary":
-            _expect(self.head_dim % 2 == 0, "num_heads", "an even head_dim to turn", self.head_dim)
+            _expect(self.head_dim % 2 == 0, "head_dim", "an even one to turn", self.head_dim)
         if self.position in ("sinusoidal", "xl"):
             _expect(self.dim % 2 == 0, "dim", f"an even one for {self.position}", self.dim)
         if self.position == "t5":
@@ -101,10 +111,6 @@ class Config:
             _expect(
                 2 * distance > buckets, "max_distance", "more than half of num_buckets", distance
             )
-
-    @property
-    def head_dim(self) -> int:
-        return self.dim // self.num_heads
 
     @property
     def num_patches(self) -> int:

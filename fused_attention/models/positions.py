@@ -86,10 +86,11 @@ def sinusoids(length: int, dim: int) -> torch.Tensor:
 class Rotary(Tables):
     """Su et al. 2021, arXiv 2104.09864; columns i and i + head_dim / 2 are a pair."""
 
-    def __init__(self, length: int, head_dim: int, base: float) -> None:
-        tables = rotary_tables(length, head_dim, base, dtype=torch.float64, device="cpu")
-        super().__init__(*tables)
-        self.limit = length
+    def __init__(self, config: Config) -> None:
+        sizes, scaling = (config.max_seq_len, config.head_dim), config.rotary_scaling
+        options = {"scaling": scaling, "dtype": torch.float64, "device": "cpu"}
+        super().__init__(*rotary_tables(*sizes, config.rotary_base, **options))
+        self.limit = config.max_seq_len
 
     def rotate(self, q, k, at):
         return apply_rotary(q, k, self.table_0, self.table_1, positions=at)
@@ -145,13 +146,12 @@ class T5(Positions):
 
 def positions(config: Config, causal: bool) -> Positions:
     """Those of a stack of blocks, by ``config.position``."""
-    length, head_dim = config.max_seq_len, config.head_dim
     if config.position == "xl":
         raise ValueError("position: 'xl' is that of TransformerXL, and of nothing else")
     return {
-        "learned": lambda: Learned(length, config.dim),
-        "sinusoidal": lambda: Sinusoidal(length, config.dim),
-        "rotary": lambda: Rotary(length, head_dim, config.rotary_base),
+        "learned": lambda: Learned(config.max_seq_len, config.dim),
+        "sinusoidal": lambda: Sinusoidal(config.max_seq_len, config.dim),
+        "rotary": lambda: Rotary(config),
         "alibi": lambda: Alibi(config.num_heads),
         "t5": lambda: T5(config, causal),
         "none": Positions,

@@ -33,7 +33,7 @@ class RelativeAttention(Attention):
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__(config, layer)
-        self.r = nn.Linear(config.dim, config.dim, bias=False)
+        self.r = nn.Linear(config.dim, config.num_heads * config.head_dim, bias=False)
         self.u = nn.Parameter(torch.zeros(config.num_heads, 1, self.head_dim))
         self.v = nn.Parameter(torch.zeros(config.num_heads, 1, self.head_dim))
 

@@ -10,6 +10,7 @@ from .activations import check_tensor
 from .index_checks import check_index_range, check_index_type
 from .layout import empty_like
 from .registration import define, refuse_forward_mode
+from .rotary_scaling import RotaryScaling
 
 
 def rotary_tables(
@@ -17,13 +18,14 @@ def rotary_tables(
     rotary_dim: int,
     base: float = 10000.0,
     *,
+    scaling: RotaryScaling | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines for `apply_rotary`, (length, rotary_dim // 2) each.
 
-    Position p turns pair i by ``p / base ** (2 i / rotary_dim)``.  The angles are computed in fp64:
-    in fp32 those of position 100,000 would be off by up to 0.004.
+    Position p turns pair i by ``p / base ** (2 i / rotary_dim)``, more slowly with a ``scaling``.
+    The angles are computed in fp64: in fp32 those of position 100,000 would be off by up to 0.004.
 
     Raises:
         ValueError: ``length`` is negative, ``rotary_dim`` negative or odd, ``base`` not positive.
@@ -36,7 +38,9 @@ def rotary_tables(
         raise ValueError(f"base: expected a positive number, got {base}")
     exponents = torch.arange(0, rotary_dim, 2, dtype=torch.float64, device="cpu") / rotary_dim
     positions = torch.arange(length, dtype=torch.float64, device="cpu")
-    angles = torch.outer(positions, base**-exponents)
+    frequencies = base**-exponents
+    frequencies = frequencies if scaling is None else scaling.slowed(frequencies)
+    angles = torch.outer(positions, frequencies)
     return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
 

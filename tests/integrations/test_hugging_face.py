@@ -37,6 +37,7 @@ from ..models.cases import LENGTHS, config, ids
 TOKENS = {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
 REAL = torch.arange(11) < LENGTHS[:, None]  # (2, 11)
 DRAWS = 4
+ROPE = {"rope_theta": 50.0}
 
 
 def gpt2(theirs=GPT2LMHeadModel, **options):
@@ -83,6 +84,18 @@ CASES = {
     "llama-bias": lambda: llama(attention_bias=True, mlp_bias=True),
     "llama-geglu": lambda: llama(hidden_act="gelu_pytorch_tanh"),
     "llama-theta": lambda: llama(rope_parameters={"rope_type": "default", "rope_theta": 50.0}),
+    "llama-head-dim": lambda: llama(head_dim=12),
+    "llama-linear": lambda: llama(rope_parameters={**ROPE, "rope_type": "linear", "factor": 3.0}),
+    "llama-3.1": lambda: llama(
+        rope_parameters={
+            **ROPE,
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 9,
+        }
+    ),
     "mistral-3": lambda: mistral(sliding_window=3),
     "mistral-1": lambda: mistral(sliding_window=1),
     "mistral-wide": mistral,
@@ -306,12 +319,11 @@ def test_every_wrong_key_is_listed():
         (lambda: gpt2(add_cross_attention=True), "add_cross_attention True"),
         (lambda: llama(hidden_act="relu"), "hidden_act 'relu'"),
         (lambda: llama(attention_bias=True), "mlp_bias False is not supported, only True"),
-        (lambda: llama(head_dim=16), "head_dim 16 is not supported, only 8"),
         (
             lambda: llama(
-                rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+                rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
             ),
-            "rope_type 'linear' with factor",
+            "rope_type 'dynamic' with factor is not supported, only default, linear, llama3",
         ),
         (lambda: bert(is_decoder=True), "is_decoder True"),
         (lambda: bert(hidden_act="silu"), "hidden_act 'silu'"),

@@ -84,6 +84,8 @@ CASES = {
     "gpt-rms-post": gpt(norm="rms", prenorm=False),
     "gpt-untied": gpt(tied=False),
     "gpt-gqa": gpt(num_kv_heads=2),
+    "gpt-head-dim": gpt(position="rotary", num_heads=3, head_dim=14),
+    "xl-head-dim": xl(num_heads=3, head_dim=14),
     "gpt-window": gpt(position="rotary", num_kv_heads=2, window=3),
     "gpt-llama": gpt(
         position="rotary",

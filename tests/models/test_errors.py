@@ -13,6 +13,7 @@ from .cases import config, ids
     ("options", "message"),
     [
         ({"num_heads": 5}, "num_heads: expected a divisor of dim, 32, got 5"),
+        ({"head_dim": 0}, "head_dim: expected a positive int, got 0"),
         ({"num_kv_heads": 3}, "num_kv_heads: expected a divisor of num_heads, 4, got 3"),
         ({"num_layers": 0}, "num_layers: expected a positive int, got 0"),
         ({"position": "relative"}, "position: expected one of learned, .*, got 'relative'"),
@@ -25,7 +26,7 @@ from .cases import config, ids
         ({"patch_size": 15}, "patch_size: expected a divisor of image_size, 224, got 15"),
         (
             {"position": "rotary", "num_heads": 32},
-            "num_heads: expected an even head_dim",
+            "head_dim: expected an even one to turn, got 1",
         ),
         (
             {"position": "sinusoidal", "dim": 33, "num_heads": 3},

@@ -58,9 +58,16 @@ PRETRAINED = tuple(
         (
             "scaled positions taken for plain ones",
             "families",
-            'if kind != "default" or scaling:',
+            '"rotary_scaling": _scaling(rope),',
+            '"rotary_scaling": None,',
+            "outputs[llama-3.1]",
+        ),
+        (
+            "unknown scalings of positions let through",
+            "families",
+            "if kind not in _SCALED or given != set(fields.values()):",
             "if False:",
-            "unsupported_options[*linear*]",
+            "unsupported_options[*dynamic*]",
         ),
         (
             "unsupported options ignored",

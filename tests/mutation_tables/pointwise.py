@@ -129,6 +129,20 @@ def rotary(test: str) -> str:
 
 
 ROTARY = (
+    torch(
+        "fast rotations slowed too",
+        f"{OPS}rotary_scaling.py",
+        ".clamp(0, 1)",
+        ".clamp(0, 0)",
+        rotary("scaled_tables"),
+    ),
+    torch(
+        "slow rotations extrapolated",
+        f"{OPS}rotary_scaling.py",
+        ".clamp(0, 1)",
+        ".clamp(max=1)",
+        rotary("scaled_tables"),
+    ),
     Mutation(
         "gradients turned forwards",
         f"{OPS}rotary.py",
@@ -195,8 +209,8 @@ ROTARY = (
     torch(
         "tables computed in fp32",
         f"{OPS}rotary.py",
-        "angles = torch.outer(positions, base**-exponents)",
-        "angles = torch.outer(positions.float(), (base**-exponents).float())",
+        "angles = torch.outer(positions, frequencies)",
+        "angles = torch.outer(positions.float(), frequencies.float()).double()",
         rotary("tables_are_accurate_far_out"),
     ),
 )

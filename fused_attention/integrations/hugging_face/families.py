@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...modules.mlp import GATED, PLAIN
+from ...ops.rotary_scaling import RotaryScaling
 from .options import Options
 
 
@@ -61,23 +62,15 @@ def _gpt2(options: Options, parts: dict[str, bool]) -> dict:
 
 
 def _llama(options: Options, parts: dict[str, bool]) -> dict:
-    dim, heads = options["hidden_size"], options["num_attention_heads"]
     bias = options.get("attention_bias", False)
-    head_dim = options.get("head_dim", None)
-    options.fixed(mlp_bias=bias, head_dim=None if head_dim is None else dim // heads)
+    options.fixed(mlp_bias=bias)
     rope = options.get("rope_parameters", None) or options.get("rope_scaling", None) or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    scaling = sorted(set(rope) - {"rope_type", "type", "rope_theta"})
-    if kind != "default" or scaling:
-        raise NotImplementedError(
-            f"hf_config: rope_type {kind!r} with {', '.join(scaling) or 'no more options'} is not "
-            "supported, only 'default' without others is"
-        )
     window = options.get("sliding_window", None)
     return {
-        "dim": dim,
+        "dim": options["hidden_size"],
         "num_layers": options["num_hidden_layers"],
-        "num_heads": heads,
+        "num_heads": options["num_attention_heads"],
+        "head_dim": options.get("head_dim", None),
         "num_kv_heads": options.get("num_key_value_heads", None),
         "hidden_dim": options["intermediate_size"],
         "vocab_size": options["vocab_size"],
@@ -90,8 +83,35 @@ def _llama(options: Options, parts: dict[str, bool]) -> dict:
         "tied": options.get("tie_word_embeddings", False),
         "attention_dropout": options.get("attention_dropout", 0.0),
         "rotary_base": rope.get("rope_theta", options.get("rope_theta", 10000.0)),
+        "rotary_scaling": _scaling(rope),
         "window": None if window is None else window - 1,  # theirs counts the token itself
     }
+
+
+_SCALED = {  # rope_type: the fields there are, by the names of ours
+    "default": {},
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "original_length": "original_max_position_embeddings",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+    },
+}
+
+
+def _scaling(rope: dict) -> RotaryScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    given = set(rope) - {"rope_type", "type", "rope_theta"}
+    fields = _SCALED.get(kind, {})
+    if kind not in _SCALED or given != set(fields.values()):
+        raise NotImplementedError(
+            f"hf_config: rope_type {kind!r} with {', '.join(sorted(given)) or 'no more options'} "
+            f"is not supported, only {', '.join(_SCALED)} with their own are"
+        )
+    return (
+        RotaryScaling(**{ours: rope[theirs] for ours, theirs in fields.items()}) if fields else None
+    )
 
 
 def _encoder(options: Options) -> dict:
@@ -151,6 +171,7 @@ _LEARNED = {
     "scale_embeddings": (False,),
     "window": (None,),
     "num_heads / num_kv_heads": (1,),
+    "num_heads * head_dim / dim": (1,),
 }
 _DECODER = {"prenorm": (True,), "embedding_norm": (False,)}
 

@@ -79,7 +79,12 @@ def _names(cls: type) -> list[str]:
 def _family_for(model) -> Family:
     """The first family that can have the options of a model."""
     config, differing = model.config, []
-    fields = {**vars(config), "num_heads / num_kv_heads": config.num_heads / config.num_kv_heads}
+    heads = config.num_heads
+    fields = {
+        **vars(config),
+        "num_heads / num_kv_heads": heads / config.num_kv_heads,
+        "num_heads * head_dim / dim": heads * config.head_dim / config.dim,
+    }
     for family in dict.fromkeys(FAMILIES.values()):
         if family.model in _names(type(model)):
             found = [
