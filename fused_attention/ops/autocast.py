@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import torch
 
+# Asked once: before torch 2.13 Dynamo cannot trace the question.
+_DEVICES = frozenset(
+    device
+    for device in ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia", "maia", "privateuseone")
+    if torch.amp.is_autocast_available(device)
+)
+
 
 def active_dtype(device: str) -> torch.dtype | None:
     """The dtype of autocast on a type of device; None where it is off."""
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    on = device in _DEVICES and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if on else None
 
 
