@@ -1,4 +1,4 @@
-"""Measure attention, decoding and the fused ops on this machine: time, memory, accuracy.
+"""Measure attention, decoding, fused ops and whole models here: time, memory, accuracy.
 
 Run as `python -m benchmarks` from a checkout, or as `fused-attention` once installed.
 """
@@ -56,6 +56,7 @@ Dtype = Annotated[
         "float16, bfloat16, float32 or float64; if left out, float32 on CPU, bfloat16 on CUDA."
     ),
 ]
+Repeats = Annotated[int, _option("Timed rounds of a point; 0 takes 3 to 100 as time allows.")]
 Seed = Annotated[int, _option("Seed of the inputs and of the order of measurement.")]
 Timeout = Annotated[float, _option("Seconds after which a point is given up.")]
 Out = Annotated[
@@ -94,9 +95,7 @@ def scaling(
         str | None,
         _option("gpt2, bert-base, llama3-8b or vit-b16: its heads, mask and lengths."),
     ] = None,
-    repeats: Annotated[
-        int, _option("Timed repeats of a point; 0 takes 3 to 100 as time allows.")
-    ] = 0,
+    repeats: Repeats = 0,
     cache: Annotated[
         str, _option("cold flushes the caches before every repeat, warm does not.")
     ] = "cold",
@@ -162,9 +161,7 @@ def ops(
     mode: Annotated[
         str, _option("forward or forward+backward, or both with a comma.")
     ] = "forward+backward",
-    repeats: Annotated[
-        int, _option("Timed rounds of a point; 0 takes 3 to 100 as time allows.")
-    ] = 0,
+    repeats: Repeats = 0,
     seed: Seed = 0,
     timeout: Timeout = 300.0,
     out: Out = None,
@@ -229,9 +226,7 @@ def decode(
         int | None, _option("Size of a head; 64 on CPU, 128 on CUDA if left out.")
     ] = None,
     dtype: Dtype = None,
-    repeats: Annotated[
-        int, _option("Timed rounds of a point; 0 takes 3 to 100 as time allows.")
-    ] = 0,
+    repeats: Repeats = 0,
     seed: Seed = 0,
     timeout: Timeout = 300.0,
     out: Out = None,
@@ -284,9 +279,7 @@ def model(
         int | None, _option("Tokens to generate; 8 on CPU, 64 on CUDA if left out.")
     ] = None,
     dtype: Dtype = None,
-    repeats: Annotated[
-        int, _option("Timed repeats of a point; 0 takes 3 to 100 as time allows.")
-    ] = 0,
+    repeats: Repeats = 0,
     seed: Seed = 0,
     timeout: Timeout = 300.0,
     out: Out = None,

@@ -88,6 +88,13 @@ class Campaign:
             )
 
 
+def sign_off(folder: Path, origin: dict, out: Console) -> None:
+    """The last lines of a run: whether to trust it, where it is, how to repeat it."""
+    warn_if_disturbed(origin, out)
+    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+    out.print(f"To reproduce: {origin['command']}", markup=False, soft_wrap=True)
+
+
 def warn_if_disturbed(origin: dict, out: Console) -> None:
     """Says so if other work was going on, which makes times worth little."""
     busy = origin["cpu"]["busy_percent"]

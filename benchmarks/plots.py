@@ -64,12 +64,18 @@ class EndLabel:
     colour: str
 
 
+def save(figure, path: Path) -> Path:
+    """Writes a picture as svg, to ``path``, and as png beside it; returns the path."""
+    for suffix in (".svg", ".png"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)
+    plt.close(figure)
+    return path
+
+
 def draw_all(frame: pd.DataFrame, fitted: list[dict], folder: Path, caption: str) -> None:
     for name, metric in METRICS.items():
         figure = draw(frame, fitted, name, metric, caption)
-        for suffix in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{suffix}", dpi=150)
-        plt.close(figure)
+        save(figure, folder / f"{name}.svg")
 
 
 def draw(frame: pd.DataFrame, fitted: list[dict], name: str, metric: Metric, caption: str):

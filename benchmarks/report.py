@@ -92,6 +92,11 @@ def picture(path: Path, alt: str) -> str:
     return f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 
+def items(lines: list[str]) -> str:
+    """The entries of a list."""
+    return "".join(f"<li>{escape(line)}</li>" for line in lines)
+
+
 def table(head: list[str], lines: list[list[str]], text_columns: int) -> str:
     def row(cells, tag):
         shown = (

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from . import analysis, fits, plots, report, runner, tables
-from .campaign import Campaign, warn_if_disturbed, write_json
+from .campaign import Campaign, sign_off, write_json
 from .points import Point
 
 
@@ -131,6 +131,4 @@ def caption(frame: pd.DataFrame, origin: dict) -> str:
 def conclude(folder: Path, results: Results, out: Console) -> None:
     """Prints what was found and how to find it again."""
     tables.print_summary(out, results.frame, results.fitted)
-    warn_if_disturbed(results.provenance, out)
-    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
-    out.print(f"To reproduce: {results.provenance['command']}", markup=False, soft_wrap=True)
+    sign_off(folder, results.provenance, out)

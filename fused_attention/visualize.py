@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from . import reference
+from .evaluation import evaluating
 from .models.backends import Core
 from .models.positions import sinusoids
 
@@ -34,13 +35,11 @@ def attention_weights(model, *inputs, **options) -> dict[str, torch.Tensor]:
     def look(name, core, given) -> None:
         found[name] = reference.attention(*given, return_weights=True).weights
 
-    with contextlib.ExitStack() as undo:
+    with evaluating(model), contextlib.ExitStack() as undo:
         for name, module in model.named_modules():
-            undo.callback(setattr, module, "training", module.training)
             if isinstance(module, Core):
                 hook = partial(look, name.removesuffix(".core"))
                 undo.callback(module.register_forward_pre_hook(hook).remove)
-        model.eval()
         model(*inputs, **options)
     if not found:
         raise ValueError("model: expected one of fused_attention.models, found no attention in it")

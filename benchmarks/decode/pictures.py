@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from ..plots import GUIDE, EndLabel, length_axis, place, time_axis
+from ..plots import GUIDE, EndLabel, length_axis, place, save, time_axis
 from .analysis import in_order, sweep, totals
 from .points import DecodePoint
 
@@ -31,17 +31,11 @@ SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float8_e4m3f
 
 
 def draw_cost(points: pd.DataFrame, laws: list[dict], path: Path, caption: str) -> None:
-    _save(cost(points, laws, caption), path)
+    save(cost(points, laws, caption), path)
 
 
 def draw_traffic(frame, base: DecodePoint, copy: float | None, path: Path, caption: str) -> None:
-    _save(traffic(frame, base, copy, caption), path)
-
-
-def _save(figure, path: Path) -> None:
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=150)
-    plt.close(figure)
+    save(traffic(frame, base, copy, caption), path)
 
 
 def cost(points: pd.DataFrame, laws: list[dict], caption: str):

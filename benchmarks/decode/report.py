@@ -25,7 +25,7 @@ def render(folder: Path, frame: pd.DataFrame, laws: list[dict], provenance: dict
     told = {name: escape(text) for name, text in provenance["conventions"].items()}
     images = "".join(report.picture(folder / f"{name}.svg", alt) for name, alt in PICTURES.items())
     head = ["provider", "exponent", "95 % interval", "fitted over"]
-    body = f"""<ul>{_items(headlines(frame))}</ul>
+    body = f"""<ul>{report.items(headlines(frame))}</ul>
 <div class="pictures wide">{images}</div>
 <h2>How the cost of a token grows with the context</h2>
 {report.table(head, [_escaped(law_cells(law)) for law in laws], text_columns=1)}
@@ -34,13 +34,9 @@ def render(folder: Path, frame: pd.DataFrame, laws: list[dict], provenance: dict
 the share is of a copy measured in the same run. Over contiguous is {told["speedup"]}. Recompute
 is {told["recompute"]}. Error is {told["max_error_ratio"]}.</small></p>
 {report.table(list(HEAD), [_escaped(cells(p)) for p in frame.itertuples()], text_columns=1)}
-<ul>{_items(footnotes(frame))}</ul>"""
+<ul>{report.items(footnotes(frame))}</ul>"""
     return report.page("Decoding", body, provenance)
 
 
 def _escaped(line: list[str]) -> list[str]:
     return [escape(cell) for cell in line]
-
-
-def _items(lines: list[str]) -> str:
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)

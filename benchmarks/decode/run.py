@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 from .. import runner
-from ..campaign import Campaign, warn_if_disturbed, write_json
+from ..campaign import Campaign, sign_off, write_json
 from . import analysis, pictures, problem, report, tables, worker
 from .points import DecodePoint
 from .providers import BASELINE, OURS, WITHOUT
@@ -159,9 +159,7 @@ def run(grid: Grid, campaign: Campaign) -> None:
     pictures.draw_traffic(frame, base, copy, folder / "traffic", caption(origin, base))
     report.write(folder, frame, laws, origin)
     tables.print_summary(out, frame, laws)
-    warn_if_disturbed(origin, out)
-    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
-    out.print(f"To reproduce: {origin['command']}", markup=False, soft_wrap=True)
+    sign_off(folder, origin, out)
 
 
 def curve_caption(origin: dict, base: DecodePoint) -> str:

@@ -10,14 +10,13 @@ COLUMNS = [
     *("peak_memory_bytes", "memory_saving", "loss"),
     *("shape", "batch", "new_tokens", "dtype", "device"),
 ]
-FAILURES = ("oom", "timeout", "error")
 
 
 def summarise(rows: list[dict]) -> pd.DataFrame:
     """One line a measurement, sorted, beside naive: memory, and the rate that is drawn.
 
-    That is naive's tokens a second times the speed-up in turns: processes that do the same differ
-    by a tenth, so that those of two do not compare.
+    That is naive's tokens a second times the speed-up in turns: the rates of two processes do not
+    compare, which differed by a tenth for the same work.
     """
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")

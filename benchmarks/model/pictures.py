@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ..plots import EndLabel, length_axis, place
+from ..analysis import FAILURES
+from ..plots import EndLabel, length_axis, place, save
 from ..units import size
-from .analysis import FAILURES, in_order
+from .analysis import in_order
 
 # Okabe and Ito's palette.
 LOOKS = {
@@ -40,14 +41,10 @@ METRICS = {
 
 def draw_all(frame: pd.DataFrame, folder: Path, caption: str) -> list[Path]:
     """One picture for each metric, as png and svg; returns the paths of the latter."""
-    drawn = []
-    for name, metric in METRICS.items():
-        figure = draw(frame, metric, caption)
-        drawn.append(folder / f"{name}.svg")
-        for path in (drawn[-1], drawn[-1].with_suffix(".png")):
-            figure.savefig(path, dpi=150)
-        plt.close(figure)
-    return drawn
+    return [
+        save(draw(frame, metric, caption), folder / f"{name}.svg")
+        for name, metric in METRICS.items()
+    ]
 
 
 def draw(frame: pd.DataFrame, metric: Metric, caption: str):

@@ -20,16 +20,12 @@ def render(frame: pd.DataFrame, drawn: list[Path], provenance: dict) -> str:
     conventions = {name: escape(text) for name, text in provenance["conventions"].items()}
     images = (report.picture(path, f"{path.stem} against sequence length") for path in drawn)
     lines = [[p.task, *map(escape, cells(p))] for p in frame.itertuples()]
-    body = f"""<ul>{_items(headlines(frame))}</ul>
+    body = f"""<ul>{report.items(headlines(frame))}</ul>
 <div class="pictures wide">{"".join(images)}</div>
 <h2>Measurements</h2>
 <p><small>train: {conventions["train"]}. generate: {conventions["generate"]}. Memory is
 {conventions["memory"]}. Over naive: {conventions["speedup"]}. The loss is that of the first step
 at this length, from equal weights.</small></p>
 {report.table(["task", *HEAD], lines, text_columns=2)}
-<ul>{_items(footnotes(frame))}</ul>"""
+<ul>{report.items(footnotes(frame))}</ul>"""
     return report.page("A whole model", body, provenance)
-
-
-def _items(lines: list[str]) -> str:
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)

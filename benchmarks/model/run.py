@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 from .. import runner
-from ..campaign import Campaign, warn_if_disturbed
+from ..campaign import Campaign, sign_off
 from . import analysis, pictures, report, tables, worker
 from .points import PROVIDERS, ModelPoint
 
@@ -82,9 +82,7 @@ def run(grid: Grid, campaign: Campaign) -> None:
     drawn = pictures.draw_all(frame, folder, caption(origin, frame))
     report.write(folder, frame, drawn, origin)
     tables.print_summary(out, frame)
-    warn_if_disturbed(origin, out)
-    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
-    out.print(f"To reproduce: {origin['command']}", markup=False, soft_wrap=True)
+    sign_off(folder, origin, out)
 
 
 def caption(origin: dict, frame) -> str:

@@ -28,7 +28,7 @@ MEMORY = "beyond weights and optimiser"
 SPEEDUP = (
     "the time with naive attention over that of the provider, called in turn in one process: the "
     "median over the rounds, with the 95 % interval of that median. Tokens a second are those of "
-    "naive attention times this, since processes that do the same differ by a tenth"
+    "naive attention times this: those of two processes do not compare"
 )
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from ..plots import DASHES, length_axis
+from ..plots import DASHES, length_axis, save
 from .tables import in_order
 
 
@@ -44,14 +44,13 @@ FEW_DECADES = 60
 
 def draw_all(frame: pd.DataFrame, copy: float | None, folder: Path, caption: str) -> list[Path]:
     """One picture for each mode, as png and svg; returns the paths of the latter."""
-    drawn = []
-    for mode, points in frame.groupby("mode", sort=True):
-        figure = draw(points, copy, f"{caption}, {mode}")
-        drawn.append(folder / f"bandwidth-{mode.replace('+', '-')}.svg")
-        for path in (drawn[-1], drawn[-1].with_suffix(".png")):
-            figure.savefig(path, dpi=150)
-        plt.close(figure)
-    return drawn
+    return [
+        save(
+            draw(points, copy, f"{caption}, {mode}"),
+            folder / f"bandwidth-{mode.replace('+', '-')}.svg",
+        )
+        for mode, points in frame.groupby("mode", sort=True)
+    ]
 
 
 def draw(points: pd.DataFrame, copy: float | None, caption: str):

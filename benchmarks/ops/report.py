@@ -20,7 +20,7 @@ def write(folder: Path, frame: pd.DataFrame, drawn: list[Path], provenance: dict
 def render(frame: pd.DataFrame, drawn: list[Path], provenance: dict) -> str:
     conventions = {name: escape(text) for name, text in provenance["conventions"].items()}
     images = (report.picture(path, "traffic of every op against hidden size") for path in drawn)
-    body = f"""<ul>{_items(headlines(frame))}</ul>
+    body = f"""<ul>{report.items(headlines(frame))}</ul>
 <div class="pictures wide">{"".join(images)}</div>
 <h2>Worst cases beside torch eager</h2>
 <p><small>No op may take more than {SLOWEST} times as long. The speed-up is
@@ -30,12 +30,8 @@ def render(frame: pd.DataFrame, drawn: list[Path], provenance: dict) -> str:
 <p><small>GB/s count {conventions["gbytes_per_s"]}; the share is of a copy measured in the same run.
 Memory saving is relative to torch eager. Error is {conventions["max_error_ratio"]}.</small></p>
 {_measurements(frame)}
-<ul>{_items(footnotes(frame))}</ul>"""
+<ul>{report.items(footnotes(frame))}</ul>"""
     return report.page("Fused ops", body, provenance)
-
-
-def _items(lines: list[str]) -> str:
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)
 
 
 def _worst(frame: pd.DataFrame) -> str:

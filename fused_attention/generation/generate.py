@@ -12,6 +12,7 @@ from random import Random
 
 import torch
 
+from ..evaluation import evaluating
 from ..paged_kv_cache import PagedKVCache
 from .request import Request, check_options, check_sampling
 from .sampling import pick, verify
@@ -108,7 +109,7 @@ def generate(
 
     with contextlib.ExitStack() as stack:
         for writer in writers:
-            stack.enter_context(_evaluating(writer.model))
+            stack.enter_context(evaluating(writer.model))
             stack.callback(writer.settle, texts, [])
         for writer in reversed(writers):
             p = writer.begin(groups)
@@ -125,14 +126,3 @@ def generate(
             new = [[*d[:n], token] for d, n, token in zip(drafts, kept, tokens, strict=True)]
             going = extend(going, new)
     return [text.tokens[text.given :] for text in texts]
-
-
-@contextlib.contextmanager
-def _evaluating(model):
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -1,11 +1,11 @@
 """Continuing prompts."""
 
-from .mutation import torch
+from .mutation import table
 
-FOLDER = "fused_attention/generation/"
-GENERATION = tuple(
-    torch(name, f"{FOLDER}{file}.py", old, new, f"test_generation.py::test_{test}")
-    for name, file, old, new, test in (
+GENERATION = table(
+    "fused_attention/generation/{}.py",
+    "test_generation.py::test_{}",
+    (
         (
             "wrong guesses kept in the cache",
             "writer",
@@ -72,8 +72,8 @@ GENERATION = tuple(
         (
             "dropout while generating",
             "generate",
-            "    model.eval()",
-            "    pass",
+            "stack.enter_context(evaluating(writer.model))",
+            "pass",
             "dropout_is_off_meanwhile",
         ),
         (
@@ -90,5 +90,5 @@ GENERATION = tuple(
             "self.copies * (pages - shared)",
             "greedy_is_recomputation[*]",
         ),
-    )
+    ),
 )

@@ -1,11 +1,11 @@
 """Weights of transformers."""
 
-from .mutation import torch
+from .mutation import table
 
-FOLDER = "fused_attention/integrations/hugging_face/"
-PRETRAINED = tuple(
-    torch(name, f"{FOLDER}{file}.py", old, new, f"integrations/test_hugging_face.py::test_{test}")
-    for name, file, old, new, test in (
+PRETRAINED = table(
+    "fused_attention/integrations/hugging_face/{}.py",
+    "integrations/test_hugging_face.py::test_{}",
+    (
         (
             "the gate and what it gates exchanged",
             "families",
@@ -104,5 +104,5 @@ PRETRAINED = tuple(
             "if False",
             "what_transformers_cannot_have[*]",
         ),
-    )
+    ),
 )

@@ -1,11 +1,11 @@
 """The transformer."""
 
-from .mutation import torch
+from .mutation import table, torch
 
-MODELS_DIR = "fused_attention/models/"
-MODELS = tuple(
-    torch(name, f"{MODELS_DIR}{file}.py", old, new, f"models/test_{test}")
-    for name, file, old, new, test in (
+MODELS = table(
+    "fused_attention/models/{}.py",
+    "models/test_{}",
+    (
         (
             "sdpa forgets the variants",
             "backends",
@@ -111,7 +111,7 @@ MODELS = tuple(
             "std = 0.02",
             "training.py::test_initialisation",
         ),
-    )
+    ),
 )
 OBJECTIVES = tuple(
     torch(name, "fused_attention/objectives.py", old, new, f"models/test_training.py::test_{test}")

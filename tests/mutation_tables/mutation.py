@@ -18,6 +18,17 @@ class Mutation(NamedTuple):
     interpreted: bool = True
 
 
+def table(file: str, test: str, rows: tuple) -> tuple[Mutation, ...]:
+    """Rows of (name, what is in place of {} in ``file``, old, new, the same in ``test``).
+
+    Their tests need no interpreter.
+    """
+    return tuple(
+        torch(name, file.format(part), old, new, test.format(found))
+        for name, part, old, new, found in rows
+    )
+
+
 def torch(*fields: str) -> Mutation:
     """A mutation whose test needs no interpreter."""
     return Mutation(*fields, interpreted=False)

@@ -1,11 +1,11 @@
 """The training example, and the pictures of attention."""
 
-from .mutation import torch
+from .mutation import table, torch
 
-TRAINING_DIR = "examples/training/"
-TRAINING = tuple(
-    torch(name, f"{TRAINING_DIR}{file}.py", old, new, f"examples/test_train_gpt.py::test_{test}")
-    for name, file, old, new, test in (
+TRAINING = table(
+    "examples/training/{}.py",
+    "examples/test_train_gpt.py::test_{}",
+    (
         (
             "resumed without the optimiser",
             "training",
@@ -55,12 +55,17 @@ TRAINING = tuple(
             "    if not found:",
             "a_checkpoint_of_another_configuration*",
         ),
-    )
+    ),
 )
 VISUALIZE = tuple(
     torch(name, "fused_attention/visualize.py", old, new, f"models/test_visualize.py::test_{test}")
     for name, old, new, test in (
-        ("maps with dropout on", "model.eval()", "pass", "the_model_is_left_as_it_was"),
+        (
+            "maps with dropout on",
+            "with evaluating(model), contextlib",
+            "with contextlib",
+            "the_model_is_left_as_it_was",
+        ),
         (
             "maps without the variants",
             "reference.attention(*given, ",
