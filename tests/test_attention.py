@@ -7,6 +7,7 @@ caught here:
         group; strides swapped; dropout forgotten in a gradient; bf16 products left to the
         interpreter; on the torch path gradients overwritten, additive masks or scores dropped,
         bounds of one sequence used for all, bottom right handed to ATen's top left
+    test_score_gradients_of_half_...    delta made from the rounded output
     test_gradient_through_lse_alone     the gradient of the LSE dropped, or left to ATen
     test_tile_sizes_do_not_matter       chunks not rescaled, dk overwritten
     test_dropout_drops_the_same_...     random bits that depend on the tile
@@ -30,7 +31,15 @@ from . import budget, inputs
 from .cases import CASES
 from .rounding import ATEN_HALF_EXP
 from .stacks import Shape
-from .support import FLOATS, every_leg, forget_bounds, over_cases, poisoned, set_tiles
+from .support import (
+    FLOATS,
+    every_leg,
+    forget_bounds,
+    name_of,
+    over_cases,
+    poisoned,
+    set_tiles,
+)
 
 
 @over_cases(CASES)
@@ -63,6 +72,21 @@ def test_gradient_through_lse_alone(device, stack):
     _, lse = budget.fused(*leaves, inputs.stacks.build(stack, case.tensors))
     for name, gradient in zip("qkv", torch.autograd.grad(lse, leaves, case.dlse), strict=True):
         assert torch.equal(gradient, found[f"d{name}"])
+
+
+@pytest.mark.parametrize("keys", [48, 700], ids=["one_chunk", "chunks"])
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
+def test_score_gradients_of_half_precision_sum_to_zero(dtype, dropout_p, keys):
+    """On the torch path: nothing changes where the same is added to all scores of a query.
+
+    Allowed is the error of ATen's LSE; that of a delta made from the rounded output is larger.
+    """
+    case = inputs.make(Shape(1, 2, 2, 40, keys, 16, 16), dtype)
+    bias = torch.zeros(1, 2, 40, keys, requires_grad=True)  # fp32, so that its gradient is
+    out = fa.attention(case.q, case.k, case.v, fa.bias(bias), dropout_p=dropout_p)
+    (dbias,) = torch.autograd.grad(out, bias, case.do + 3)
+    assert (dbias.sum(-1).abs() <= ATEN_HALF_EXP * dbias.abs().sum(-1)).all()
 
 
 @every_leg

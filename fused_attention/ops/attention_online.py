@@ -57,27 +57,37 @@ def backward(
     problem = Problem.of(q, k)
     dtype = accumulator(q.dtype)
     q, do = q[tile.queries].to(dtype) * scale, do[tile.queries].to(dtype)
-    delta = (do * out[tile.queries]).sum(-1, keepdim=True)
-    if dlse is not None:
-        delta -= dlse[tile.queries].unsqueeze(-1)
     lse = lse[tile.queries].unsqueeze(-1)
     lse = lse.masked_fill(lse == -math.inf, math.inf)
+
+    def weights(chunk: Tile):
+        """(B, H, M, N) each: scores, weights p, what dropout multiplies them by, and dp."""
+        scores, s = _scores(q, k, variants, problem, chunk)
+        p = (s - lse).exp_()
+        dp = _matmul(do, v[chunk.keys].to(dtype).mT)
+        if dropout is None:
+            return scores, p, None, dp
+        kept = _drop(dropout, problem, chunk, dtype)
+        return scores, p, kept, dp.mul_(kept)
+
+    chunks = list(_chunks(tile, keys))
+    parts = [weights(chunks[0])] if len(chunks) == 1 else map(weights, chunks)
+    if out.dtype == dtype:
+        delta = (do * out[tile.queries]).sum(-1, keepdim=True)
+    else:
+        # Not from the output, which was rounded to half precision: its error would shift a whole
+        # row of ds, and what sums ds over keys, as the gradient of a bias does, loses its digits.
+        again = parts if len(chunks) == 1 else map(weights, chunks)
+        delta = sum((p * dp).sum(-1, keepdim=True) for _, p, _, dp in again)
+    if dlse is not None:
+        delta -= dlse[tile.queries].unsqueeze(-1)
     dq = torch.zeros_like(q)
     num_kv_heads = k.shape[1]
-    for chunk in _chunks(tile, keys):
-        k_chunk, v_chunk = k[chunk.keys].to(dtype), v[chunk.keys].to(dtype)
-        scores, s = _scores(q, k, variants, problem, chunk)  # (B, H, M, N)
-        p = (s - lse).exp_()
-        dp = _matmul(do, v_chunk.mT)
-        if dropout is None:
-            dv[chunk.keys] += _matmul_over_rows(p, do, num_kv_heads)
-        else:
-            kept = _drop(dropout, problem, chunk, dtype)
-            dv[chunk.keys] += _matmul_over_rows(p * kept, do, num_kv_heads)
-            dp *= kept
+    for chunk, (scores, p, kept, dp) in zip(chunks, parts, strict=True):
+        dv[chunk.keys] += _matmul_over_rows(p if kept is None else p * kept, do, num_kv_heads)
         ds = dp.sub_(delta).mul_(p)
         ds = _score_grads(ds, scores, variants, problem, chunk, dargs)
-        dq += _matmul(ds, k_chunk)
+        dq += _matmul(ds, k[chunk.keys].to(dtype))
         dk[chunk.keys] += _matmul_over_rows(ds, q, num_kv_heads)
     return dq.mul_(scale)
 

@@ -342,9 +342,30 @@ PATHS = (
     torch(
         "dropout forgotten in the backward pass",
         ONLINE,
-        "            dp *= kept\n",
-        "",
+        "kept, dp.mul_(kept)",
+        "kept, dp",
         case("dropout"),
+    ),
+    torch(
+        "delta from an output that was rounded",
+        ONLINE,
+        "if out.dtype == dtype:",
+        "if True:",
+        attention("score_gradients_of_half_precision_sum_to_zero[bfloat16-*]"),
+    ),
+    torch(
+        "autocast inside an operator",
+        f"{OPS}registration.py",
+        "with torch._C._DisableAutocast():",
+        "if True:",
+        "test_registration.py::test_autocast_ends_at_the_operators[*bias-torch]",
+    ),
+    torch(
+        "autocast inside the operators of a loss",
+        f"{OPS}registration.py",
+        "with torch._C._DisableAutocast():",
+        "if True:",
+        "test_ops.py::test_autocast_ends_at_the_operators[cross_entropy_weighted_smoothed-torch]",
     ),
     torch(
         "bottom right handed to ATen's top left",
