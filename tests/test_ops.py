@@ -171,6 +171,20 @@ def test_opcheck(device, case, monkeypatch):
         torch.library.opcheck(call.operator, tuple(args), call.kwargs, test_utils=tests)
 
 
+@every_leg
+@every_case
+def test_autocast_ends_at_the_operators(device, case, monkeypatch):
+    """Inside them nothing is cast: the same arguments give the same bits."""
+    for call in list(operators_called(monkeypatch, device, case)):
+        results = []
+        for enabled in (False, True):
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=enabled):
+                found = call.operator(*call.args, **call.kwargs)
+            results.append(found if isinstance(found, (tuple, list)) else [found])
+        for plain, cast in zip(*results, strict=True):
+            torch.testing.assert_close(cast, plain, rtol=0, atol=0, equal_nan=True)
+
+
 def _leaf(x):
     return x.detach().requires_grad_() if _is_floating(x) else x
 

@@ -2,7 +2,7 @@
 
 Every test runs twice: on the torch path, and marked ``interpreter`` on the Triton kernels.
 Seen failing on: a fake whose strides differ, a seed drawn inside the operator, a mutated input,
-an unregistered backward, autocast ignored.
+an unregistered backward, autocast ignored, or still on inside an operator.
 """
 
 import io
@@ -207,6 +207,20 @@ def test_autocast_follows_the_active_dtype(path, dtype):
     assert torch.equal(out, fa.attention(q.to(dtype), k.to(dtype), v.to(dtype)))
     (dq,) = torch.autograd.grad(out.float().sum(), q)
     assert dq.dtype == torch.float32
+
+
+@stacks
+def test_autocast_ends_at_the_operators(path, stack):
+    """Inside them, forward and backward, nothing is cast: fp32 operands give the same bits."""
+    results = []
+    for enabled in (False, True):
+        q, k, v = inputs()
+        args = operands(q, k, v, stack())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out, lse = torch.ops.fused_attention.attention(*args)
+            gradients = torch.autograd.grad(out.sum() + lse.sum(), (q, k, v))
+        results.append((out, lse, *gradients))
+    assert all(map(torch.equal, *results))
 
 
 @pytest.mark.parametrize("attend", [fa.attention, fa.scaled_dot_product_attention])

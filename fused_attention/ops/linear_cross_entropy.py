@@ -189,17 +189,11 @@ def _forward(
 ):
     if hidden.device.type == "cpu":
         by_torch.check_range(target, len(weight), ignore_index)
-    with _as_given(hidden):
-        losses, *gradients = _in_chunks(
-            *(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing),
-            *(None, wanted if summed else [False] * 3),
-        )
-        return losses.sum() if summed else losses, *gradients
-
-
-def _as_given(x) -> torch.autocast:
-    """Autocast off: the products have the dtypes they are given."""
-    return torch.autocast(x.device.type, enabled=False)
+    losses, *gradients = _in_chunks(
+        *(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing),
+        *(None, wanted if summed else [False] * 3),
+    )
+    return losses.sum() if summed else losses, *gradients
 
 
 def _forward_fake(
@@ -220,11 +214,10 @@ def _backward(
 ):
     if held:
         return tuple(_scaled(x, grad, hidden.dtype) for x in held)
-    with _as_given(hidden):
-        _, *gradients = _in_chunks(
-            *(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing),
-            *(grad.contiguous(), wanted),
-        )
+    _, *gradients = _in_chunks(
+        *(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing),
+        *(grad.contiguous(), wanted),
+    )
     return tuple(x.to(hidden.dtype) for x in gradients)
 
 

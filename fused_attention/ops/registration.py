@@ -6,6 +6,7 @@ what one computes, what it would return for fake tensors, and how gradients flow
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -43,7 +44,7 @@ def define(
     name = schema.partition("(")[0]
     qualified = f"{_NAMESPACE}::{name}"
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, _without_autocast(implementation), "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     operator = getattr(torch.ops.fused_attention, name)
     if "!" not in schema:  # what mutates its arguments can have no gradient
@@ -64,6 +65,17 @@ def refuse_forward_mode(name: str, instead: str, *tensors: torch.Tensor | None) 
         raise NotImplementedError(
             f"{name}: forward-mode derivatives (jvp) are not implemented; {instead} has them"
         )
+
+
+def _without_autocast(implementation: Callable) -> Callable:
+    """Autocast ends at the operator: inside, a product of fp32 tensors is one in fp32."""
+
+    @functools.wraps(implementation)
+    def run(*args):
+        with torch._C._DisableAutocast():
+            return implementation(*args)
+
+    return run
 
 
 def _refusal(name: str, instead: str) -> Callable:
