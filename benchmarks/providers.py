@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fused_attention as fa
-from fused_attention.ops.sdpa_mask import sdpa_mask
-from fused_attention.ops.tiles import Problem
+from fused_attention.ops.attention.sdpa_mask import sdpa_mask
+from fused_attention.ops.attention.tiles import Problem
 
 from .isolate import Unsupported
 from .lookup import lookup

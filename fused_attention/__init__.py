@@ -12,21 +12,21 @@ from .modules import (
     MultiheadAttention,
     RMSNorm,
 )
-from .ops.add_norm import add_layer_norm, add_rms_norm
-from .ops.attention import attention
-from .ops.bias_gelu import bias_gelu
-from .ops.copy_blocks import copy_blocks
-from .ops.cross_entropy import cross_entropy
-from .ops.gelu import gelu
-from .ops.glu import geglu, swiglu
-from .ops.layer_norm import layer_norm
-from .ops.linear_cross_entropy import linear_cross_entropy
-from .ops.paged_append import paged_append
-from .ops.paged_attention import paged_attention
-from .ops.rms_norm import rms_norm
-from .ops.rotary import apply_rotary, rotary_tables
-from .ops.rotary_scaling import RotaryScaling
-from .ops.scaled_dot_product_attention import scaled_dot_product_attention
+from .ops.activation.bias_gelu import bias_gelu
+from .ops.activation.gelu import gelu
+from .ops.activation.glu import geglu, swiglu
+from .ops.attention.attention import attention
+from .ops.attention.sdpa import scaled_dot_product_attention
+from .ops.loss.cross_entropy import cross_entropy
+from .ops.loss.linear_cross_entropy import linear_cross_entropy
+from .ops.norm.add_norm import add_layer_norm, add_rms_norm
+from .ops.norm.layer_norm import layer_norm
+from .ops.norm.rms_norm import rms_norm
+from .ops.paged.append import paged_append
+from .ops.paged.attention import paged_attention
+from .ops.paged.copy_blocks import copy_blocks
+from .ops.rotary.rotary import apply_rotary, rotary_tables
+from .ops.rotary.scaling import RotaryScaling
 from .paged_kv_cache import PagedKVCache
 from .variants import (
     Variant,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from .ops.linear_cross_entropy import linear_cross_entropy
+from .ops.loss.linear_cross_entropy import linear_cross_entropy
 
 IGNORED = -100
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 
 from .block_pool import BlockPool, check_int
-from .ops.copy_blocks import copy_blocks
-from .ops.paged_append import paged_append
-from .ops.paged_attention import paged_attention
+from .ops.paged.append import paged_append
+from .ops.paged.attention import paged_attention
+from .ops.paged.copy_blocks import copy_blocks
 from .page_tables import PageTables, Seq
 from .step_tensors import StepTensors
 from .variants import Variant, sliding_window

@@ -130,7 +130,7 @@ def launch(case: Case, target: str) -> None:
     from fused_attention import philox, tuning
     from fused_attention.kernels import attention_backward, attention_forward
     from fused_attention.kernels.launch import Options
-    from fused_attention.ops.attention_triton import stack
+    from fused_attention.ops.attention.triton_backend import stack
 
     batch, heads, kv_heads, seqlen, head_dim = 2, 8, 4, 4096, case.head_dim
     dtype = getattr(torch, case.dtype)

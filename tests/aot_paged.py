@@ -11,8 +11,8 @@ import fused_attention as fa
 from fused_attention import tuning
 from fused_attention.kernels import attention_paged, kv_cache
 from fused_attention.kernels.launch import Options
-from fused_attention.ops.attention_triton import stack
-from fused_attention.ops.kv_storage import LARGEST
+from fused_attention.ops.attention.triton_backend import stack
+from fused_attention.ops.paged.quantization import LARGEST
 
 ROWS = [  # kernel, dtype, head_dim, stack
     *[("paged_decode", "bfloat16", head_dim, "causal") for head_dim in (64, 80, 128, 256)],

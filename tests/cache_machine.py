@@ -29,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import fused_attention as fa
 from fused_attention import page_tables
-from fused_attention.ops.paged_append import paged_append
+from fused_attention.ops.paged.append import paged_append
 
 PAGE, BLOCKS, MAX_LEN, MAX_SEQS, LAYERS = 16, 12, 84, 3, 2
 ODD_ONES = (0, 20, MAX_LEN)  # positions at which two prompts differ

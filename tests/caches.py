@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 import fused_attention as fa
-from fused_attention.ops.kv_storage import LARGEST
+from fused_attention.ops.paged.quantization import LARGEST
 
 from .budget import distance, largest
 from .support import poisoned

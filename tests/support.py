@@ -70,7 +70,7 @@ def poisoned():
 def set_tiles(monkeypatch, rows: int, keys: int):
     """Make the tiles of the leg at hand (rows, keys): a power of two each, 16 at least."""
     from fused_attention import tuning
-    from fused_attention.ops import attention_torch
+    from fused_attention.ops.attention import torch_backend as attention_torch
 
     config = tuning.Config(rows, keys, 4, 1)
     monkeypatch.setattr(tuning, "config", lambda *args: config)

@@ -9,8 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
-from fused_attention.ops.attention_triton import stack as hooks_of
-from fused_attention.ops.tiles import Problem, key_bounds
+from fused_attention.ops.attention.tiles import Problem, key_bounds
+from fused_attention.ops.attention.triton_backend import stack as hooks_of
 
 from . import stacks
 from .stacks import Shape

@@ -23,7 +23,7 @@ import fused_attention as fa
 from benchmarks.cases import Case, Problem
 from benchmarks.cases.cross_entropy import IGNORED
 from fused_attention import tuning
-from fused_attention.ops import cross_entropy_torch
+from fused_attention.ops.loss import torch_backend as cross_entropy_torch
 
 from .op_budget import Question, ask, check, evaluate
 from .op_calls import recorded

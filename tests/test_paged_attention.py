@@ -19,7 +19,9 @@ import pytest
 import torch
 
 import fused_attention as fa
-from fused_attention.ops import paged_attention_torch, paged_checks, paged_decode_torch
+from fused_attention.ops.paged import checks as paged_checks
+from fused_attention.ops.paged import torch_backend as paged_attention_torch
+from fused_attention.ops.paged import torch_decode as paged_decode_torch
 
 from . import paged
 from .paged import Case

@@ -13,7 +13,7 @@ import torch
 
 import fused_attention as fa
 from fused_attention import step_tensors
-from fused_attention.ops.kv_storage import LARGEST
+from fused_attention.ops.paged.quantization import LARGEST
 
 from .caches import (
     FLOATS,

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import reference
-from ..ops.attention import attention as fused
-from ..ops.sdpa_mask import sdpa_mask
-from ..ops.tiles import Problem
+from ..ops.attention.attention import attention as fused
+from ..ops.attention.sdpa_mask import sdpa_mask
+from ..ops.attention.tiles import Problem
 
 
 def naive(q, k, v, variants, *, dropout_p):

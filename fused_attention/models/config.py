@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..modules.mlp import GATED, PLAIN
-from ..ops.rotary_scaling import RotaryScaling
+from ..ops.rotary.scaling import RotaryScaling
 
 CHOICES = {
     "position": ("learned", "sinusoidal", "rotary", "alibi", "t5", "xl", "none"),

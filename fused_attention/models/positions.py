@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..ops.rotary import apply_rotary, rotary_tables
+from ..ops.rotary.rotary import apply_rotary, rotary_tables
 from ..variants import Variant, alibi, alibi_slopes, bias, past_bias
 from .config import Config
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..ops.gelu import gelu
+from ..ops.activation.gelu import gelu
 
 
 class GELU(nn.GELU):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..ops.cross_entropy import cross_entropy
+from ..ops.loss.cross_entropy import cross_entropy
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):

@@ -5,8 +5,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from ..ops.gelu import gelu
-from ..ops.glu import geglu, swiglu
+from ..ops.activation.gelu import gelu
+from ..ops.activation.glu import geglu, swiglu
 
 PLAIN = {"gelu": gelu, "gelu_tanh": partial(gelu, approximate="tanh"), "relu": torch.relu}
 GATED = {"geglu": geglu, "geglu_tanh": partial(geglu, approximate="tanh"), "swiglu": swiglu}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..ops.attention import attention
+from ..ops.attention.attention import attention
 from ..ops.errors import ArgumentError
 from ..variants import bias, causal, mask
 

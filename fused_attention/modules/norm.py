@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..ops.add_norm import add_layer_norm, add_rms_norm
-from ..ops.layer_norm import layer_norm
-from ..ops.rms_norm import rms_norm
+from ..ops.norm.add_norm import add_layer_norm, add_rms_norm
+from ..ops.norm.layer_norm import layer_norm
+from ..ops.norm.rms_norm import rms_norm
 
 
 class LayerNorm(nn.LayerNorm):

@@ -5,8 +5,8 @@ from benchmarks import variants
 from benchmarks.flops import attention_flops
 from benchmarks.providers import Case
 from benchmarks.variants import Shape, parse, visible_pairs
-from fused_attention.ops.sdpa_mask import sdpa_mask
-from fused_attention.ops.tiles import Problem
+from fused_attention.ops.attention.sdpa_mask import sdpa_mask
+from fused_attention.ops.attention.tiles import Problem
 
 SPECS = [
     "full",

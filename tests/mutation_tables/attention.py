@@ -6,7 +6,9 @@ VARIANTS = "fused_attention/variants/"
 
 FORWARD, BACKWARD = "kernels/attention_forward.py", "kernels/attention_backward.py"
 HOOKS, NUMERICS, DROPOUT = "kernels/hooks.py", "kernels/numerics.py", "kernels/dropout.py"
-ONLINE, ATEN, TORCH = (f"{OPS}attention_{name}.py" for name in ("online", "aten", "torch"))
+ONLINE, ATEN, TORCH = (
+    f"{OPS}attention/{name}.py" for name in ("tile_online", "tile_aten", "torch_backend")
+)
 
 
 def case(name: str) -> str:
@@ -255,7 +257,7 @@ BOUNDS = (
     ),
     torch(
         "bounds of one sequence used for all",
-        f"{OPS}tiles.py",
+        f"{OPS}attention/tiles.py",
         "step = 1 if batched else sequences",
         "step = sequences",
         case("square_padding"),
@@ -285,14 +287,14 @@ PATHS = (
     ),
     torch(
         "additive mask dropped",
-        f"{OPS}tiles.py",
+        f"{OPS}attention/tiles.py",
         "total = torch.where(kept, total, -math.inf)",
         "pass",
         case("square_window"),
     ),
     torch(
         "additive scores dropped",
-        f"{OPS}tiles.py",
+        f"{OPS}attention/tiles.py",
         "total = cut.torch_score(total, *where)",
         "cut.torch_score(total, *where)",
         case("square_alibi"),
@@ -306,7 +308,7 @@ PATHS = (
     ),
     torch(
         "a mask of PyTorch's attention without the scores",
-        f"{OPS}sdpa_mask.py",
+        f"{OPS}attention/sdpa_mask.py",
         "if any(variant.type.score is not None for variant in variants):",
         "if not any(variant.type.mask is not None for variant in variants):",
         "models/test_backends.py::test_agreement[gpt-alibi-pre-sdpa]",
@@ -404,14 +406,14 @@ PATHS = (
     ),
     torch(
         "a scale that is not finite let through",
-        f"{OPS}checks.py",
+        f"{OPS}attention/checks.py",
         "if not -math.inf < scale < math.inf:",
         "if math.isnan(scale):",
         "test_errors.py::test_scalars[scale_inf]",
     ),
     torch(
         "checked after the work has begun",
-        f"{OPS}attention.py",
+        f"{OPS}attention/attention.py",
         "    variants = as_variants(variants)\n    checks.check_scalars",
         "    q = q + 0\n    variants = as_variants(variants)\n    checks.check_scalars",
         "test_errors.py::test_scalars[dropout_high]",

@@ -2,7 +2,7 @@
 
 from .mutation import OPS, Mutation, torch
 
-LOSS, LINEAR_LOSS = "kernels/cross_entropy.py", f"{OPS}linear_cross_entropy.py"
+LOSS, LINEAR_LOSS = "kernels/cross_entropy.py", f"{OPS}loss/linear_cross_entropy.py"
 
 
 def cross_entropy(test: str) -> str:
@@ -88,14 +88,14 @@ LOSSES = (
     ),
     Mutation(
         "cross-entropy counts ignored rows in the mean",
-        f"{OPS}cross_entropy_torch.py",
+        f"{OPS}loss/torch_backend.py",
         "        return counts.sum()",
         "        return torch.ones_like(counts).sum()",
         cross_entropy("options[mean-0.0-plain-interpreted]"),
     ),
     Mutation(
         "cross-entropy overwrites the logits",
-        f"{OPS}cross_entropy.py",
+        f"{OPS}loss/cross_entropy.py",
         "        out = logits.new_empty(logits.shape)",
         "        out = logits",
         cross_entropy("the_logits_stay_as_they_are[interpreted]"),
@@ -109,14 +109,14 @@ LOSSES = (
     ),
     torch(
         "chunks: smoothing dropped from the gradient",
-        f"{OPS}cross_entropy_torch.py",
+        f"{OPS}loss/torch_backend.py",
         "        p -= share",
         "        pass",
         linear_cross_entropy("options[sum-0.1-float32-torch]"),
     ),
     torch(
         "chunks: smoothing dropped from the loss",
-        f"{OPS}cross_entropy_torch.py",
+        f"{OPS}loss/torch_backend.py",
         "        loss -= log_p.sum(1) * share if weight is None else log_p @ share",
         "        pass",
         linear_cross_entropy("options[sum-0.1-float32-torch]"),
@@ -187,7 +187,7 @@ LOSSES = (
     ),
     torch(
         "chunks: a mean over nothing has a gradient",
-        f"{OPS}cross_entropy_torch.py",
+        f"{OPS}loss/torch_backend.py",
         "torch.where(some, total / weights.where(some, 1), total.detach() / weights)",
         "total / weights",
         linear_cross_entropy("nothing_counts[torch]"),

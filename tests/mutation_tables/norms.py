@@ -14,8 +14,8 @@ def norm(test: str) -> str:
 
 NORM, NORM_TRITON, NORM_TORCH = (
     "kernels/layer_norm.py",
-    f"{OPS}norm_triton.py",
-    f"{OPS}norm_torch.py",
+    f"{OPS}norm/triton_backend.py",
+    f"{OPS}norm/torch_backend.py",
 )
 NORMS = (
     Mutation(
@@ -48,7 +48,7 @@ NORMS = (
     ),
     Mutation(
         "bf16 statistics",
-        f"{OPS}norm.py",
+        f"{OPS}norm/operators.py",
         "num_rows, dtype = x.shape[0], accumulator(x.dtype)",
         "num_rows, dtype = x.shape[0], x.dtype",
         op("hostile_inputs", "shifted-layer_norm_fp32_parameters"),
@@ -118,7 +118,7 @@ NORMS = (
     ),
     Mutation(
         "gradient of the residual dropped",
-        f"{OPS}norm.py",
+        f"{OPS}norm/operators.py",
         "return dresidual if repeats else dx, dresidual, *dparameters",
         "return dresidual if repeats else dx, None, *dparameters",
         norm("gradients_through_either_output[sum-interpreted]"),
@@ -139,28 +139,28 @@ NORMS = (
     ),
     torch(
         "another mask on the torch path",
-        f"{OPS}norm_torch.py",
+        f"{OPS}norm/torch_backend.py",
         "kept = philox.keep(seed, 0, 0, row, column, dropout_p)",
         "kept = philox.keep(seed, 0, 1, row, column, dropout_p)",
         op("outputs_and_gradients", "add_layer_norm_dropout", "torch"),
     ),
     torch(
         "operators that need Triton",
-        f"{OPS}norm.py",
+        f"{OPS}norm/operators.py",
         "if _triton.serves(x) and x.numel() > 0:",
         "if x.numel() > 0:",
         op("operators_compute_where_aten_serves", "layer_norm", "torch"),
     ),
     torch(
         "a fake in another layout",
-        f"{OPS}norm.py",
+        f"{OPS}norm/operators.py",
         "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centred)",
         "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centred)",
         op("opcheck", "layer_norm", "torch"),
     ),
     torch(
         "eps of zero let through",
-        f"{OPS}norm_checks.py",
+        f"{OPS}norm/checks.py",
         "if not 0 < eps <",
         "if not 0 <= eps <",
         norm("bad_input[*-eps_zero]"),

@@ -2,8 +2,8 @@
 
 from .mutation import OPS, Mutation, torch
 
-ATTENTION_PAGED, PAGED_TORCH = "kernels/attention_paged.py", f"{OPS}paged_attention_torch.py"
-DECODE_TORCH = f"{OPS}paged_decode_torch.py"
+ATTENTION_PAGED, PAGED_TORCH = "kernels/attention_paged.py", f"{OPS}paged/torch_backend.py"
+DECODE_TORCH = f"{OPS}paged/torch_decode.py"
 
 
 def case(name: str) -> str:
@@ -161,14 +161,14 @@ PAGED = (
     ),
     Mutation(
         "LSE without the extra logit",
-        f"{OPS}extra_logits.py",
+        f"{OPS}attention/sinks.py",
         "lse = torch.logaddexp(lse, logits)",
         "lse = lse + 0",
         case("sink"),
     ),
     torch(
         "extra logit one percent off",
-        f"{OPS}extra_logits.py",
+        f"{OPS}attention/sinks.py",
         "variant.type.extra_logit(variant.args).to(lse.dtype)",
         "variant.type.extra_logit(variant.args).to(lse.dtype) * 1.01",
         case("sink_window"),
@@ -231,14 +231,14 @@ PAGED = (
     ),
     torch(
         "slots used twice let through",
-        f"{OPS}paged_checks.py",
+        f"{OPS}paged/checks.py",
         "twice = used[1:] == used[:-1]",
         "twice = used[1:] == -1",
         "test_paged_errors.py::test_slots_that_must_be_read_leave_the_cache_alone[*]",
     ),
     torch(
         "blocks outside the pool let through",
-        f"{OPS}paged_checks.py",
+        f"{OPS}paged/checks.py",
         "outside = owned & ((block_table < 0) | (block_table >= num_blocks))",
         "outside = owned & ((block_table < 0) | (block_table > num_blocks))",
         "test_paged_errors.py::test_metadata_that_must_be_read[outside]",

@@ -59,7 +59,7 @@ POINTWISE = (
     ),
     Mutation(
         "a gradient read in another layout",
-        f"{OPS}gelu.py",
+        f"{OPS}activation/gelu.py",
         "_laid_out(dy, dx), _laid_out(x, dx), dx, approximate",
         "dy, _laid_out(x, dx), dx, approximate",
         "test_gelu.py::test_layouts_are_those_of_torch[channels_last-gelu-interpreted]",
@@ -73,7 +73,7 @@ POINTWISE = (
     ),
     Mutation(
         "partial bias gradients in the input's dtype",
-        f"{OPS}bias_gelu.py",
+        f"{OPS}activation/bias_gelu.py",
         "partial = x.new_empty(programs, rows.shape[1], dtype=torch.float32)",
         "partial = x.new_empty(programs, rows.shape[1])",
         "test_gelu.py::test_bias_gradient_is_summed_in_fp32[3-interpreted]",
@@ -108,20 +108,20 @@ POINTWISE = (
     ),
     Mutation(
         "halves copied before they are read",
-        f"{OPS}glu.py",
+        f"{OPS}activation/glu.py",
         "matrices = [as_rows(x) for x in (gate, up, y)]",
         "matrices = [as_rows(x) for x in (gate.contiguous(), up.contiguous(), y)]",
         "test_glu.py::test_halves_of_a_projection_are_read_in_place[shape0-swiglu-interpreted]",
     ),
     torch(
         "unknown approximate let through",
-        f"{OPS}activations.py",
+        f"{OPS}activation/activations.py",
         'approximate not in ("none", "tanh")',
         "False",
         "test_gelu.py::test_unknown_approximate[erf]",
     ),
 )
-ROTATE, ROTARY_TORCH = "kernels/rotary.py", f"{OPS}rotary_torch.py"
+ROTATE, ROTARY_TORCH = "kernels/rotary.py", f"{OPS}rotary/torch_backend.py"
 
 
 def rotary(test: str) -> str:
@@ -131,21 +131,21 @@ def rotary(test: str) -> str:
 ROTARY = (
     torch(
         "fast rotations slowed too",
-        f"{OPS}rotary_scaling.py",
+        f"{OPS}rotary/scaling.py",
         ".clamp(0, 1)",
         ".clamp(0, 0)",
         rotary("scaled_tables"),
     ),
     torch(
         "slow rotations extrapolated",
-        f"{OPS}rotary_scaling.py",
+        f"{OPS}rotary/scaling.py",
         ".clamp(0, 1)",
         ".clamp(max=1)",
         rotary("scaled_tables"),
     ),
     Mutation(
         "gradients turned forwards",
-        f"{OPS}rotary.py",
+        f"{OPS}rotary/rotary.py",
         "ctx.interleaved, not ctx.inverse)",
         "ctx.interleaved, ctx.inverse)",
         rotary("values_and_gradients[default-10-halves-interpreted]"),
@@ -208,7 +208,7 @@ ROTARY = (
     ),
     torch(
         "tables computed in fp32",
-        f"{OPS}rotary.py",
+        f"{OPS}rotary/rotary.py",
         "angles = torch.outer(positions, frequencies)",
         "angles = torch.outer(positions.float(), frequencies.float()).double()",
         rotary("tables_are_accurate_far_out"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...modules.mlp import GATED, PLAIN
-from ...ops.rotary_scaling import RotaryScaling
+from ...ops.rotary.scaling import RotaryScaling
 from .options import Options
 
 

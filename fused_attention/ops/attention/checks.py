@@ -1,0 +1,112 @@
+"""Every complaint about the arguments of attention is raised here, before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ...variants.base import Shape, Variant
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_HEAD_DIM = 256
+
+
+def check_floating(name: str, x) -> None:
+    """A dense tensor of a dtype attention is computed in."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.is_nested or x.layout != torch.strided:
+        raise NotImplementedError(
+            f"{name}: expected a dense tensor, got a nested or sparse one; "
+            "pad it and say where with key_padding(lengths)"
+        )
+    if x.dtype not in DTYPES:
+        expected = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
+
+
+def check_tensors(q, k, v, names: Sequence[str] = ("q", "k", "v")) -> None:
+    """Types, dtypes, devices, ranks and shapes of queries, keys and values."""
+    q_name, k_name, v_name = names
+    for name, x in zip(names, (q, k, v), strict=True):
+        check_floating(name, x)
+        if x.ndim != 4:
+            raise ValueError(
+                f"{name}: expected 4 dimensions (batch, heads, seqlen, head_dim), "
+                f"got shape {tuple(x.shape)}"
+            )
+    for name, x in ((k_name, k), (v_name, v)):
+        if x.dtype != q.dtype:
+            raise TypeError(f"{name}: expected the dtype of {q_name}, {q.dtype}, got {x.dtype}")
+        for what, want, got in (
+            ("device", q.device, x.device),
+            ("batch", q.shape[0], x.shape[0]),
+        ):
+            if got != want:
+                raise ValueError(f"{name}: expected the {what} of {q_name}, {want}, got {got}")
+    if k.shape[3] != q.shape[3]:
+        raise ValueError(
+            f"{k_name}: expected the head_dim of {q_name}, {q.shape[3]}, got {k.shape[3]}"
+        )
+    for axis, what in ((1, "heads"), (2, "seqlen")):
+        if v.shape[axis] != k.shape[axis]:
+            raise ValueError(
+                f"{v_name}: expected the {what} of {k_name}, {k.shape[axis]}, got {v.shape[axis]}"
+            )
+    heads, kv_heads = q.shape[1], k.shape[1]
+    if heads != kv_heads and (kv_heads == 0 or heads % kv_heads):
+        raise ValueError(
+            f"{k_name}: expected a number of heads that divides {q_name}'s {heads}, got {kv_heads}"
+        )
+
+
+def check_head_dims(q, k, v) -> None:
+    """What the kernels read: head_dim from 1 to 256, contiguous."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not 1 <= x.shape[3] <= MAX_HEAD_DIM:
+            raise ValueError(
+                f"{name}: expected head_dim from 1 to {MAX_HEAD_DIM}, got {x.shape[3]}"
+            )
+        if x.stride(3) != 1 and x.shape[3] > 1 and x.numel() > 0:
+            raise ValueError(
+                f"{name}: expected a contiguous last dimension, got stride {x.stride(3)}; "
+                f"pass {name}.contiguous()"
+            )
+
+
+def check_scalars(scale: float | None, dropout_p: float) -> None:
+    """scale is a finite number or None, dropout_p a probability."""
+    if scale is not None:
+        if isinstance(scale, bool) or not isinstance(scale, (int, float, torch.SymFloat)):
+            raise TypeError(f"scale: expected a number or None, got {type(scale).__name__}")
+        if not -math.inf < scale < math.inf:
+            raise ValueError(f"scale: expected a finite number, got {scale}")
+    if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)):
+        raise TypeError(f"dropout_p: expected a number, got {type(dropout_p).__name__}")
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"dropout_p: expected a probability from 0 to 1, got {dropout_p}")
+
+
+def check_variants(q, k, variants: Sequence[Variant]) -> None:
+    """Arguments of the variants fit the problem, and gradients asked for exist."""
+    shape = Shape(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
+    for variant in variants:
+        if variant.type.check is not None:
+            variant.type.check(variant.args, shape)
+        for position, arg in enumerate(variant.args):
+            if not (isinstance(arg, torch.Tensor) and arg.requires_grad):
+                continue
+            if variant.type.extra_logit is not None:
+                continue  # PyTorch's autograd has it
+            if variant.type.arg_grad is None or position > 0:
+                raise NotImplementedError(
+                    f"variants: {variant.name} has no gradient for its argument {position}; "
+                    "detach() it, or give the variant an arg_grad"
+                )
+            if torch.is_grad_enabled() and arg.ndim != 4:
+                raise ValueError(
+                    f"variants: {variant.name} needs a 4-D argument to give it a gradient, "
+                    f"got shape {tuple(arg.shape)}"
+                )

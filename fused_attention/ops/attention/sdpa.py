@@ -1,0 +1,103 @@
+"""`torch.nn.functional.scaled_dot_product_attention`, signature and semantics, on our kernels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ...variants.bias import bias
+from ...variants.causal import causal
+from ...variants.mask import mask
+from .. import autocast
+from . import checks
+from .attention import apply
+
+_NAMES = ("query", "key", "value")
+
+
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Drop-in for ``torch.nn.functional.scaled_dot_product_attention``.
+
+    Args:
+        query: (..., heads, seqlen_q, head_dim); leading dimensions broadcast, and may be absent.
+        key: (..., kv_heads, seqlen_k, head_dim).
+        value: (..., kv_heads, seqlen_k, head_dim_v).
+        attn_mask: broadcastable to (..., heads, seqlen_q, seqlen_k); boolean, True to attend, or
+            floating, added to the scores (a gradient flows into it).
+        dropout_p: probability of dropping a weight; applied always, as in torch.
+        is_causal: causal mask aligned top left: query i sees keys ``j <= i``.  (`causal()`, for
+            `fused_attention.attention`, is aligned bottom right.)  Beside a mask, both hold.
+        scale: of the scores; 1 / sqrt(head_dim) by default.
+        enable_gqa: allow fewer key than query heads, a divisor of them.
+
+    Returns (..., heads, seqlen_q, head_dim_v).  A query that may attend to nothing gets zero.
+
+    Raises ValueError or TypeError, naming the argument, for what torch rejects with RuntimeError;
+    NotImplementedError for nested tensors, forward-mode derivatives and double backward.
+    """
+    checks.check_scalars(scale, dropout_p)
+    query, key, value = autocast.cast(query, key, value)
+    for name, x in zip(_NAMES, (query, key, value), strict=True):
+        checks.check_floating(name, x)
+        if x.ndim < 2 or x.shape[-1] == 0:
+            raise ValueError(
+                f"{name}: expected (..., seqlen, head_dim) with head_dim > 0, got {tuple(x.shape)}"
+            )
+    lead, heads = _leading(query, key, value, enable_gqa)
+    q, k, v = (_to_4d(x, lead, h) for x, h in zip((query, key, value), heads, strict=True))
+    checks.check_tensors(q, k, v, names=_NAMES)
+    variants = [causal("top_left")] if is_causal else []
+    if attn_mask is not None:
+        variants.append(_mask_variant(attn_mask, lead))
+    checks.check_variants(q, k, variants)
+    out, _ = apply(q, k, v, variants, scale, dropout_p)
+    ndim = max(2, query.ndim, key.ndim, value.ndim)
+    return out.reshape((*lead, *out.shape[1:])[-ndim:])
+
+
+def _leading(query, key, value, enable_gqa: bool):
+    """The broadcast dimensions before the heads, and the number of heads of each tensor."""
+    heads = [x.shape[-3] if x.ndim > 2 else 1 for x in (query, key, value)]
+    try:
+        lead = torch.broadcast_shapes(*(x.shape[:-3] for x in (query, key, value)))
+        if not enable_gqa:
+            heads = [torch.broadcast_shapes(*((h,) for h in heads))[0]] * 3
+    except RuntimeError:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+        hint = "" if enable_gqa else " (or enable_gqa=True, for fewer key heads)"
+        raise ValueError(
+            f"query, key, value: expected leading dimensions that broadcast{hint}, got {shapes}"
+        ) from None
+    return lead, heads
+
+
+def _to_4d(x, lead, heads: int):
+    """Leading dimensions expanded and folded into one, the last made contiguous if it is not."""
+    x = x.expand(*lead, heads, *x.shape[-2:]).reshape(math.prod(lead), heads, *x.shape[-2:])
+    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
+
+
+def _mask_variant(attn_mask, lead):
+    """The mask as a variant; leading dimensions beyond one are folded like the tensors'."""
+    if not isinstance(attn_mask, torch.Tensor):
+        raise TypeError(f"attn_mask: expected a tensor, got {type(attn_mask).__name__}")
+    if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
+        raise TypeError(f"attn_mask: expected dtype bool or floating, got {attn_mask.dtype}")
+    if attn_mask.ndim > len(lead) + 3:
+        raise ValueError(
+            f"attn_mask: expected at most {len(lead) + 3} dimensions, got {tuple(attn_mask.shape)}"
+        )
+    if len(lead) > 1 and attn_mask.ndim > 3:
+        tail = attn_mask.shape[-3:]
+        attn_mask = attn_mask.expand(*lead, *tail).reshape(math.prod(lead), *tail)
+    return mask(attn_mask) if attn_mask.dtype == torch.bool else bias(attn_mask)

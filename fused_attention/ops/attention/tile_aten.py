@@ -1,0 +1,86 @@
+"""A tile of attention by ATen's flash kernel for CPUs: softmax of scaled scores plus a mask."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..layout import accumulator
+from .tiles import Problem, Tile, additive_mask
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def can_express(q, v, variants, dropout) -> bool:
+    """Whether the kernel computes this stack: additive scores, equal head dims, no dropout."""
+    return (
+        q.device.type == "cpu"
+        and q.shape[-1] == v.shape[-1]
+        and dropout is None
+        and all(v.type.score is None or v.type.additive for v in variants)
+    )
+
+
+def in_one_call(q, k, variants, scale: float) -> bool:
+    """Whether the kernel computes all of it at once: no variant, or its own causal flag.
+
+    The flag puts -inf where it masks before it scales, which only a positive scale survives.
+    """
+    if 0 in (*q.shape[:3], k.shape[2]):
+        return False  # it divides by the lengths
+    names = [variant.name for variant in variants]
+    aligned = names == ["causal"] and q.shape[2] == k.shape[2]
+    return not names or (scale > 0 and (names == ["causal_top_left"] or aligned))
+
+
+def forward_whole(q, k, v, causal: bool, scale: float):
+    """Output and LSE; ``causal`` is aligned top left."""
+    return _forward(q, k, v, 0.0, causal, scale=scale)
+
+
+def backward_whole(do, q, k, v, out, lse, causal: bool, scale: float):
+    """dq, dk and dv."""
+    return _gradients(do, q, k, v, out, lse, causal, scale)
+
+
+def forward(q, k, v, variants, scale: float, tile: Tile):
+    """Output and LSE of the tile's rows."""
+    mask = _mask(q, k, variants, tile)
+    out, lse = _forward(q[tile.queries], k[tile.keys], v[tile.keys], attn_mask=mask, scale=scale)
+    if mask is not None:
+        # The kernel gives an empty row the LSE of a row whose only score is zero.
+        empty = (mask.amax(-1) == -math.inf).expand_as(lse)
+        lse = lse.masked_fill(empty, -math.inf)
+    return out, lse
+
+
+def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile):
+    """dq of the tile's rows, dk and dv of its keys."""
+    lse = lse[tile.queries]
+    return _gradients(
+        do[tile.queries],
+        q[tile.queries],
+        k[tile.keys],
+        v[tile.keys],
+        out[tile.queries],
+        lse.masked_fill(lse == -math.inf, 0),
+        False,
+        scale,
+        _mask(q, k, variants, tile),
+    )
+
+
+def _gradients(do, q, k, v, out, lse, causal: bool, scale: float, mask=None):
+    """In fp32 at least: the kernel adds up dk and dv, over rows and heads, in the dtype of k."""
+    dtype = accumulator(q.dtype)
+    do, q, k, v, out = (x.to(dtype) for x in (do, q, k, v, out))
+    return _backward(do, q, k, v, out, lse, 0.0, causal, attn_mask=mask, scale=scale)
+
+
+def _mask(q, k, variants, tile):
+    mask = additive_mask(Problem.of(q, k), variants, tile, accumulator(q.dtype))
+    if mask is None:
+        return None
+    return mask.expand(mask.shape[0], mask.shape[1], tile.rows.stop - tile.rows.start, -1)

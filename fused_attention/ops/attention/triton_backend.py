@@ -1,0 +1,104 @@
+"""Attention by the Triton kernels, on a GPU or in the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ... import philox, tuning
+from ...kernels import attention_backward, attention_forward, hooks
+from ...kernels.launch import Options, Stack
+from ...variants.base import Variant
+from ..layout import empty_gradient, empty_like
+from .tile_online import Dropout
+
+
+def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout | None):
+    """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M), fp32."""
+    out = empty_like(q, v.shape[3])
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    if lse.numel() > 0:
+        options = _options("forward", q, v, variants, scale, dropout)
+        with torch.cuda.device_of(q):
+            attention_forward.attention_forward(q, k, v, out, lse, options)
+    return out, lse
+
+
+def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
+    """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
+    dq, dk, dv = (empty_gradient(x) for x in (q, k, v))
+    if do.shape[3] > 1 and do.stride(3) != 1:
+        do = do.contiguous()
+    dlse = None if dlse is None else dlse.contiguous()
+    inputs = (q, k, v, do, lse, torch.empty_like(lse))
+
+    def options(kernel):
+        return _options(kernel, q, v, variants, scale, dropout)
+
+    with torch.cuda.device_of(q):
+        if lse.numel() > 0:
+            by_query = options("query_gradient")
+            attention_backward.attention_delta(out, do, dlse, inputs[-1], by_query.config)
+            attention_backward.attention_query_gradient(*inputs, dq, by_query)
+        if dk.numel() > 0:
+            attention_backward.attention_key_gradient(*inputs, dk, dv, options("key_gradient"))
+        scoring = [variant for variant in variants if variant.type.score is not None]
+        dargs = [
+            _argument_gradient(inputs, variant, scoring.index(variant), options)
+            for variant, want in zip(variants, wanted, strict=True)
+            if want
+        ]
+    return dq, dk, dv, dargs
+
+
+def _argument_gradient(inputs, variant: Variant, index: int, options) -> torch.Tensor:
+    _, k, *_, lse, _ = inputs
+    shape = variant.args[0].shape
+    if lse.numel() == 0 or k.numel() == 0:
+        return lse.new_zeros(shape)
+    options = options("argument_gradient")
+    return attention_backward.attention_argument_gradient(*inputs, shape, index, options)
+
+
+def stack(variants: Sequence[Variant]) -> Stack:
+    """The variants' hooks, sorted into what each fold of the kernels needs."""
+    masks = [variant for variant in variants if variant.type.mask is not None]
+    scores = [variant for variant in variants if variant.type.score is not None]
+    return Stack(
+        masks=tuple(variant.type.mask for variant in masks),
+        mask_args=tuple(_kernel_args(variant) for variant in masks),
+        key_bounds=tuple(variant.type.key_bounds or hooks.no_bounds for variant in masks),
+        query_bounds=tuple(variant.type.query_bounds or hooks.no_bounds for variant in masks),
+        scores=tuple(variant.type.score for variant in scores),
+        score_args=tuple(_kernel_args(variant) for variant in scores),
+        score_grads=tuple(variant.type.score_grad for variant in scores),
+        arg_grads=tuple(variant.type.arg_grad for variant in scores),
+    )
+
+
+def _kernel_args(variant: Variant) -> tuple:
+    """A tensor becomes (pointer, strides), stride 0 where its size is 1."""
+    return tuple(
+        (arg, *(s if n > 1 else 0 for n, s in zip(arg.shape, arg.stride(), strict=True)))
+        if isinstance(arg, torch.Tensor)
+        else arg
+        for arg in variant.args
+    )
+
+
+def _config(kernel: str, q, v) -> tuning.Config:
+    head_dim = max(q.shape[3], v.shape[3])
+    return tuning.config(kernel, head_dim, q.dtype, tuning.architecture(q.device))
+
+
+def _options(kernel: str, q, v, variants, scale: float, dropout: Dropout | None) -> Options:
+    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    options = Options(scale, stack(variants), _config(kernel, q, v), precision)
+    if dropout is None:
+        return options
+    return options._replace(
+        seed=dropout.seed,
+        dropout_threshold=philox.threshold(dropout.p),
+        dropout_scale=philox.inverse_keep(dropout.p),
+    )

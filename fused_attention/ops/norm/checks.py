@@ -1,0 +1,89 @@
+"""Every complaint about the arguments of a norm is raised here, before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ..attention.checks import DTYPES
+from ..errors import ArgumentError
+from ..layout import accumulator
+
+
+def check_input(name: str, x) -> None:
+    """A dense tensor of a dtype that is normalised."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.is_nested or x.layout != torch.strided:
+        raise NotImplementedError(f"{name}: expected a dense tensor, got a nested or sparse one")
+    if x.dtype not in DTYPES:
+        expected = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
+
+
+def check_normalized_shape(x: torch.Tensor, normalized_shape) -> None:
+    """The last dimensions of ``x``, at least one."""
+    if not isinstance(normalized_shape, Sequence):
+        raise TypeError(
+            f"normalized_shape: expected a sequence of ints, got {type(normalized_shape).__name__}"
+        )
+    size = len(normalized_shape)
+    if size == 0:
+        raise ArgumentError("normalized_shape: expected at least one dimension, got ()")
+    if size > x.ndim or tuple(x.shape[x.ndim - size :]) != tuple(normalized_shape):
+        raise ArgumentError(
+            f"normalized_shape: expected the last dimensions of x, of shape {tuple(x.shape)}, "
+            f"got {tuple(normalized_shape)}"
+        )
+
+
+def check_parameter(name: str, parameter, x, normalized_shape, dtypes: Sequence) -> None:
+    """weight or bias: None, or of shape ``normalized_shape`` and one of ``dtypes``."""
+    if parameter is None:
+        return
+    if not isinstance(parameter, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor or None, got {type(parameter).__name__}")
+    if tuple(parameter.shape) != tuple(normalized_shape):
+        raise ArgumentError(
+            f"{name}: expected shape {tuple(normalized_shape)}, that of normalized_shape, "
+            f"got {tuple(parameter.shape)}"
+        )
+    check_device(name, parameter, x)
+    if parameter.dtype not in dtypes:
+        expected = " or ".join(dict.fromkeys(str(d).removeprefix("torch.") for d in dtypes))
+        raise TypeError(f"{name}: expected dtype {expected}, got {parameter.dtype}")
+
+
+def check_affine(weight, bias, x, normalized_shape) -> None:
+    """The weight is of x's dtype or, for half precision, fp32; the bias like it, or else like x."""
+    check_parameter("weight", weight, x, normalized_shape, (x.dtype, accumulator(x.dtype)))
+    dtype = x.dtype if weight is None else weight.dtype
+    check_parameter("bias", bias, x, normalized_shape, (dtype,))
+
+
+def check_eps(eps) -> None:
+    """A positive number."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps: expected a positive number, got {eps}")
+
+
+def check_residual(x: torch.Tensor, residual) -> None:
+    """What x is added to: x's shape and device, x's dtype or fp32."""
+    check_input("residual", residual)
+    if residual.shape != x.shape:
+        raise ArgumentError(
+            f"residual: expected the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
+        )
+    check_device("residual", residual, x)
+    wide = accumulator(x.dtype)
+    if residual.dtype not in (x.dtype, wide):
+        raise TypeError(f"residual: expected {x.dtype}, that of x, or {wide}, got {residual.dtype}")
+
+
+def check_device(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
+    if tensor.device != x.device:
+        raise ValueError(f"{name}: expected the device of x, {x.device}, got {tensor.device}")

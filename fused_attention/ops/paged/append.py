@@ -1,0 +1,93 @@
+"""Writing new keys and values into the pages of a cache."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import _triton, tuning
+from ..registration import define
+from . import checks
+from .quantization import FLOATS, LARGEST, quantise, token_scales
+
+
+def paged_append(
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kv: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    scales: torch.Tensor | None = None,
+) -> None:
+    """Write the keys and values of new tokens into their slots of ``kv``, in place.
+
+    Args:
+        k, v: (tokens, kv_heads, head_dim), of one floating dtype; any strides with a contiguous
+            last dimension.
+        kv: (num_blocks, 2, page_size, kv_heads, head_dim), keys and values of one layer; fp16,
+            bf16, fp32, fp64, no wider than k, or int8 or float8_e4m3fn, which need ``scales``.
+        slot_mapping: (tokens,), int64: ``block * page_size + offset`` of every token.  Slots are
+            distinct; a token with slot -1 is not written.
+        scales: fp32, contiguous, for 8-bit storage only: what a stored unit is worth.  Per head,
+            (2, kv_heads), it is read, and what lies beyond the largest number saturates; per
+            token, (num_blocks, 2, page_size, kv_heads), it is written, to fit each token's heads.
+
+    Raises:
+        ValueError, TypeError: an argument of the wrong shape, dtype or device, before anything is
+            written.  Slots outside the pool or used twice too, where slot_mapping is on the CPU;
+            on a GPU the slots are not read back, and must have been checked on the host.
+        NotImplementedError: k, v or kv require a gradient, for there is none.
+    """
+    checks.check_storage(kv, scales)
+    for name, x in (("k", k), ("v", v)):
+        checks.check_tensor(name, x, FLOATS, "(tokens, kv_heads, head_dim)", kv)
+        checks.check_fits(name, x, kv)
+        if x.shape[1] != kv.shape[3]:
+            raise ValueError(f"{name}: expected the {kv.shape[3]} heads of kv, got {x.shape[1]}")
+    if v.dtype != k.dtype:
+        raise TypeError(f"v: expected the dtype of k, {k.dtype}, got {v.dtype}")
+    if v.shape[0] != k.shape[0]:
+        raise ValueError(f"v: expected the {k.shape[0]} tokens of k, got {v.shape[0]}")
+    checks.check_tensor("slot_mapping", slot_mapping, (torch.int64,), "(tokens,)", kv)
+    if slot_mapping.shape[0] != k.shape[0]:
+        raise ValueError(
+            f"slot_mapping: expected the {k.shape[0]} tokens of k, got {slot_mapping.shape[0]}"
+        )
+    checks.check_no_gradient("paged_append", k=k, v=v, kv=kv)
+    _paged_append(k.detach(), v.detach(), kv, slot_mapping, scales)
+
+
+def _append(k, v, kv, slot_mapping, scales):
+    if k.device.type == "cpu":
+        checks.check_slots(slot_mapping, kv)
+    if k.shape[0] == 0 or kv.numel() == 0:
+        return
+    if _triton.serves(k):
+        from ...kernels import kv_cache
+
+        largest = LARGEST.get(kv.dtype, 0.0)
+        stored = kv.view(torch.uint8) if kv.dtype == torch.float8_e4m3fn else kv
+        with torch.cuda.device_of(k):
+            kv_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
+        return
+    written = slot_mapping >= 0
+    if not written.all():
+        k, v, slot_mapping = k[written], v[written], slot_mapping[written]
+    block, offset = slot_mapping // kv.shape[2], slot_mapping % kv.shape[2]
+    for side, x in enumerate((k, v)):
+        if kv.dtype in LARGEST:
+            if scales.ndim == 4:
+                each = token_scales(x, kv.dtype)
+                scales[block, side, offset] = each
+            else:
+                each = scales[side]
+            # As bytes: PyTorch does not index 8-bit floats.
+            x = quantise(x, each, kv.dtype).view(torch.uint8)
+        stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
+        stored[block, side, offset] = x.to(stored.dtype)
+
+
+_paged_append = define(
+    "paged_append(Tensor k, Tensor v, Tensor(a!) kv, Tensor slot_mapping, Tensor(b!)? scales) "
+    "-> ()",
+    _append,
+    lambda k, v, kv, slot_mapping, scales: None,
+)

@@ -1,0 +1,58 @@
+"""Copying whole blocks of a cache: what copy-on-write does before the first write."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import _triton, tuning
+from ..registration import define
+from . import checks
+from .quantization import FLOATS, LARGEST
+
+
+def copy_blocks(kv: torch.Tensor, pairs: torch.Tensor) -> None:
+    """Copy blocks of ``kv`` to others, in place.
+
+    Args:
+        kv: (num_blocks, ...), contiguous: the cache of a layer, or its scales per token.
+        pairs: (n, 2), int64, on the device of kv: source and destination of every copy.  A
+            destination occurs once and is no source.
+
+    Raises:
+        ValueError, TypeError: an argument of the wrong shape, dtype or device.  Blocks outside
+            the pool and pairs that overlap too, where they are on the CPU; on a GPU they are not
+            read back, and must have been checked on the host.
+        NotImplementedError: kv requires a gradient, for there is none.
+    """
+    if not isinstance(kv, torch.Tensor):
+        raise TypeError(f"kv: expected a tensor, got {type(kv).__name__}")
+    if kv.dtype not in (*FLOATS, *LARGEST):
+        raise TypeError(f"kv: expected a dtype that is stored, got {kv.dtype}")
+    if kv.ndim < 2:
+        raise ValueError(f"kv: expected shape (num_blocks, ...), got {tuple(kv.shape)}")
+    checks.check_contiguous("kv", kv, "dimensions")
+    checks.check_tensor("pairs", pairs, (torch.int64,), "(n, 2)", kv)
+    if pairs.shape[1] != 2:
+        raise ValueError(f"pairs: expected shape (n, 2), got {tuple(pairs.shape)}")
+    checks.check_no_gradient("copy_blocks", kv=kv)
+    _copy_blocks(kv, pairs)
+
+
+def _copy(kv, pairs):
+    if kv.device.type == "cpu":
+        checks.check_pairs(pairs, kv.shape[0])
+    if pairs.shape[0] == 0 or kv.numel() == 0:
+        return
+    stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
+    if _triton.serves(kv):
+        from ...kernels import kv_cache
+
+        with torch.cuda.device_of(kv):
+            kv_cache.copy_blocks(stored, pairs, tuning.COPY_ELEMENTS)
+        return
+    stored[pairs[:, 1]] = stored[pairs[:, 0]]
+
+
+_copy_blocks = define(
+    "copy_blocks(Tensor(a!) kv, Tensor pairs) -> ()", _copy, lambda kv, pairs: None
+)

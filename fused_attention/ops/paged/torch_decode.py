@@ -1,0 +1,66 @@
+"""Paged attention of one query without Triton, whose keys and values are read where they lie.
+
+Each page is an attention of its own, the query heads of a group its rows; outputs are merged by
+their log-sum-exps.  Pages that are neighbours in the pool are the batch of one call of ATen's flash
+kernel, which no bit of the result depends on.  Small pages had better be gathered for one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from ..attention.tile_aten import forward_whole
+from ..layout import accumulator
+
+_BYTES_A_CALL = 1 << 18  # copying as many takes as long as a call
+
+
+def in_place(q, kv) -> bool:
+    """Whether keys and values are stored as they are computed with, in pages worth a call."""
+    return q.dtype == kv.dtype and kv.shape[1:].numel() * kv.itemsize >= _BYTES_A_CALL
+
+
+def attend_in_place(q, kv, blocks: list[int], lo: int, hi: int, scale: float):
+    """Output (H, D) and LSE (H,) of the query q, (H, D), that sees the keys [lo, hi), and all.
+
+    ``kv`` is (num_blocks, 2, page_size, K, D), ``blocks`` those of the sequence's pages.
+    """
+    outs, lses = [], []
+    for first, count, slots in _runs(blocks, lo, hi, kv.shape[2]):
+        k, v = (kv[first : first + count, side, slots].transpose(1, 2) for side in (0, 1))
+        out, lse = _attend(q, k, v, scale)
+        outs.append(out)
+        lses.append(lse)
+    out, lse = torch.cat(outs).to(accumulator(q.dtype)), torch.cat(lses)  # (P, K, G, D), (P, K, G)
+    most = lse.amax(0)
+    weights = (lse - most).exp()
+    total = weights.sum(0)
+    out = (out * weights[..., None]).sum(0) / total[..., None]
+    return out.reshape(q.shape), (most + total.log()).flatten()
+
+
+def attend_gathered(q, k, v, scale: float):
+    """The same with keys and values (1, K, N, D)."""
+    out, lse = _attend(q, k, v, scale)
+    return out.reshape(q.shape), lse.flatten()
+
+
+def _attend(q, k, v, scale: float):
+    """Output (P, K, G, D) and LSE (P, K, G) over k and v, (P, K, N, D)."""
+    rows = q.reshape(1, k.shape[1], -1, q.shape[1]).expand(len(k), -1, -1, -1)
+    return forward_whole(rows, k, v, False, scale)
+
+
+def _runs(blocks: list[int], lo: int, hi: int, page_size: int) -> Iterator[tuple[int, int, slice]]:
+    """(first block, number of neighbours, slots of each) that make up the keys [lo, hi)."""
+    page, key = lo // page_size, lo
+    while key < hi:
+        first, start = page, key % page_size
+        stop = min(page_size, start + hi - key)
+        page, key = page + 1, key + stop - start
+        if stop - start == page_size:
+            while hi - key >= page_size and blocks[page] == blocks[page - 1] + 1:
+                page, key = page + 1, key + page_size
+        yield blocks[first], page - first, slice(start, stop)

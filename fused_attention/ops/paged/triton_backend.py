@@ -1,0 +1,56 @@
+"""Paged attention by the Triton kernels, on a GPU or in the interpreter; never waits for either."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import tuning
+from ...kernels import attention_paged
+from ...kernels.launch import Options
+from ...variants.base import Variant
+from ..attention.triton_backend import stack
+
+
+def forward(
+    q,
+    kv,
+    scales,
+    block_table,
+    seq_lens,
+    cu_seqlens_q,
+    variants: tuple[Variant, ...],
+    scale: float,
+    max_seqlen_q: int | None,
+    num_splits: int | None,
+):
+    """Output (tokens, H, D) in the dtype of q, and LSE (tokens, H), fp32."""
+    num_tokens, num_heads, head_dim = q.shape
+    num_seqs, max_blocks = block_table.shape
+    page_size, num_kv_heads = kv.shape[2:4]
+    out, lse = q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=torch.float32)
+    if lse.numel() == 0:
+        return out, lse
+    arch = tuning.architecture(q.device)
+    if kv.dtype == torch.float8_e4m3fn and not tuning.has_e4m3(arch):
+        kv = kv.view(torch.uint8)
+    group = num_heads // num_kv_heads
+    queries = -(-num_tokens // num_seqs) if max_seqlen_q is None else max_seqlen_q
+    config = tuning.paged(head_dim, group, queries, page_size, q.dtype, kv.dtype, arch)
+    tokens = config.block_m // group
+    one_tile = max_seqlen_q is not None and max_seqlen_q <= tokens
+    num_tiles = num_seqs if one_tile else num_tokens // tokens + num_seqs
+    if num_splits is None:
+        programs, keys = num_tiles * num_kv_heads, max_blocks * page_size
+        num_splits = tuning.splits(programs, keys, config.block_m, q.device)
+    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    options = Options(scale, stack(variants), config, precision)
+    operands = (scales, block_table, seq_lens, cu_seqlens_q, num_tiles, one_tile, options)
+    with torch.cuda.device_of(q):
+        if num_splits == 1:
+            attention_paged.paged_attention(q, kv[:, 0], kv[:, 1], out[None], lse[None], *operands)
+            return out, lse
+        partial = q.new_empty((num_splits, *q.shape), dtype=torch.float32)
+        partial_lse = lse.new_empty((num_splits, *lse.shape))
+        attention_paged.paged_attention(q, kv[:, 0], kv[:, 1], partial, partial_lse, *operands)
+        attention_paged.paged_attention_combine(partial, partial_lse, out, lse)
+    return out, lse
