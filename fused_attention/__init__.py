@@ -1,7 +1,8 @@
 """Triton attention kernels for PyTorch: exact, tiled, with every common variant."""
 
 from . import models, objectives, reference, visualize
-from .block_pool import BlockPool, OutOfBlocks
+from .cache.block_pool import BlockPool, OutOfBlocks
+from .cache.paged_kv_cache import PagedKVCache
 from .modules import (
     GELU,
     MLP,
@@ -27,7 +28,6 @@ from .ops.paged.attention import paged_attention
 from .ops.paged.copy_blocks import copy_blocks
 from .ops.rotary.rotary import apply_rotary, rotary_tables
 from .ops.rotary.scaling import RotaryScaling
-from .paged_kv_cache import PagedKVCache
 from .variants import (
     Variant,
     VariantType,

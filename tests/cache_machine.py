@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import fused_attention as fa
-from fused_attention import page_tables
+from fused_attention.cache import page_tables
 from fused_attention.ops.paged.append import paged_append
 
 PAGE, BLOCKS, MAX_LEN, MAX_SEQS, LAYERS = 16, 12, 84, 3, 2

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from fused_attention.block_pool import BlockPool
-from fused_attention.page_tables import PageTables
+from fused_attention.cache.block_pool import BlockPool
+from fused_attention.cache.page_tables import PageTables
 
 from .cache_machine import CacheMachine
 
@@ -118,7 +118,7 @@ def share_without_counting(patch):
 
 
 def keys_without_history(patch):
-    from fused_attention import page_tables
+    from fused_attention.cache import page_tables
 
     def page_keys(tokens, page_size):
         whole = len(tokens) // page_size

@@ -17,13 +17,13 @@ MAY_IMPORT = {
     "variants": {"kernels"},
     "ops": {"kernels", "variants"},
     "reference": {"variants"},
-    "paged_kv_cache": {"ops", "variants"},
-    "modules": {"ops", "paged_kv_cache", "variants"},
-    "generation": {"paged_kv_cache"},
+    "cache": {"ops", "variants"},
+    "modules": {"ops", "cache", "variants"},
+    "generation": {"cache"},
     "objectives": {"ops"},
     "models": {"generation", "integrations", "modules", "ops", "reference", "variants"},
     "visualize": {"models", "reference"},
-    "integrations": {"modules", "ops", "paged_kv_cache", "variants"},
+    "integrations": {"modules", "ops", "cache", "variants"},
 }
 # These stand outside the order: they see the whole package, and the package never sees them.
 FREE = {"__init__", "benchmarks"}

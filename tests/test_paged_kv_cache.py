@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fused_attention as fa
-from fused_attention import step_tensors
+from fused_attention.cache import step_tensors
 from fused_attention.ops.paged.quantization import LARGEST
 
 from .caches import (

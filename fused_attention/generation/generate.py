@@ -12,8 +12,8 @@ from random import Random
 
 import torch
 
+from ..cache.paged_kv_cache import PagedKVCache
 from ..evaluation import evaluating
-from ..paged_kv_cache import PagedKVCache
 from .request import Request, check_options, check_sampling
 from .sampling import pick, verify
 from .writer import Text, Writer, randoms

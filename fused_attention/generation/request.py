@@ -8,8 +8,8 @@ from numbers import Real
 
 import torch
 
-from ..block_pool import check_int
-from ..paged_kv_cache import PagedKVCache
+from ..cache.block_pool import check_int
+from ..cache.paged_kv_cache import PagedKVCache
 
 _PAGE_SIZE = 64
 

@@ -8,8 +8,8 @@ from random import Random
 
 import torch
 
-from ..page_tables import Seq
-from ..paged_kv_cache import PagedKVCache
+from ..cache.page_tables import Seq
+from ..cache.paged_kv_cache import PagedKVCache
 from .sampling import distribution, pick
 
 

@@ -2,8 +2,8 @@
 
 from .mutation import torch
 
-POOL, TABLES = "fused_attention/block_pool.py", "fused_attention/page_tables.py"
-STEP, KV_CACHE = "fused_attention/step_tensors.py", "fused_attention/paged_kv_cache.py"
+POOL, TABLES = "fused_attention/cache/block_pool.py", "fused_attention/cache/page_tables.py"
+STEP, KV_CACHE = "fused_attention/cache/step_tensors.py", "fused_attention/cache/paged_kv_cache.py"
 HISTORIES = "test_cache_stateful.py::test_any_sequence_of_operations"
 CACHE = (
     torch("shared pages written", TABLES, "self.pool.refs(block) > 1 or ", "", HISTORIES),

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 import torch
 
+from ..ops.paged.append import paged_append
+from ..ops.paged.attention import paged_attention
+from ..ops.paged.copy_blocks import copy_blocks
+from ..variants import Variant, sliding_window
+from ..variants import causal as causal_mask
+from ..variants.base import as_variants
 from .block_pool import BlockPool, check_int
-from .ops.paged.append import paged_append
-from .ops.paged.attention import paged_attention
-from .ops.paged.copy_blocks import copy_blocks
 from .page_tables import PageTables, Seq
 from .step_tensors import StepTensors
-from .variants import Variant, sliding_window
-from .variants import causal as causal_mask
-from .variants.base import as_variants
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _QUANTISED = (torch.int8, torch.float8_e4m3fn)
