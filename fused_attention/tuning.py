@@ -47,7 +47,7 @@ INTERPRETER = "interpreter"
 _INTERPRETED = Config(64, 32, 4, 1)
 _INTERPRETED_DECODE = Config(16, 32, 4, 1)
 
-# What programs of kernels/kv_cache.py handle: numbers of one token, and of one block.
+# What programs of kernels/paged_cache.py handle: numbers of one token, and of one block.
 APPEND_ELEMENTS = 4096
 COPY_ELEMENTS = 4096
 

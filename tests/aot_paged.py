@@ -9,7 +9,7 @@ import torch
 
 import fused_attention as fa
 from fused_attention import tuning
-from fused_attention.kernels import attention_paged, kv_cache
+from fused_attention.kernels import paged_attention, paged_cache
 from fused_attention.kernels.launch import Options
 from fused_attention.ops.attention.triton_backend import stack
 from fused_attention.ops.paged.quantization import LARGEST
@@ -65,21 +65,21 @@ def launch(case, target: str) -> None:
         slots = empty(tokens, dtype=torch.int64)
         largest = LARGEST.get(kv_dtype, 0.0)
         kv = kv.view(torch.uint8) if kv_dtype == torch.float8_e4m3fn else kv
-        kv_cache.append(k, k, kv, slots, scales, largest, tuning.APPEND_ELEMENTS)
+        paged_cache.append(k, k, kv, slots, scales, largest, tuning.APPEND_ELEMENTS)
         return
     if kernel == "paged_copy":
-        kv_cache.copy_blocks(kv, empty(4, 2, dtype=torch.int64), tuning.COPY_ELEMENTS)
+        paged_cache.copy_blocks(kv, empty(4, 2, dtype=torch.int64), tuning.COPY_ELEMENTS)
         return
     lse = empty(tokens, heads)
     if kernel == "paged_combine":
         partial, partial_lse = empty(66, *o.shape), empty(66, *lse.shape)
-        attention_paged.paged_attention_combine(partial, partial_lse, o, lse)
+        paged_attention.paged_attention_combine(partial, partial_lse, o, lse)
         return
     group = heads // kv_heads
     config = tuning.paged(case.head_dim, group, queries, page_size, dtype, kv.dtype, target)
     options = Options(case.head_dim**-0.5, stack(_variants(case.stack, heads)), config, "ieee")
     one_tile = queries <= config.block_m // group
-    attention_paged.paged_attention(
+    paged_attention.paged_attention(
         *(q, kv[:, 0], kv[:, 1], o[None], lse[None], scales),
         *(empty(num_seqs, pages, dtype=torch.int32), empty(num_seqs, dtype=torch.int32)),
         *(empty(num_seqs + 1, dtype=torch.int32), num_seqs, one_tile, options),

@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-import fused_attention as fa
-from fused_attention.cache import block_pool
 from fused_attention import BlockPool, OutOfBlocks
+from fused_attention.cache import block_pool
 
 OPERATIONS, BLOCKS, SECONDS = 100_000, 1000, 60
 

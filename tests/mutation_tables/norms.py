@@ -13,7 +13,7 @@ def norm(test: str) -> str:
 
 
 NORM, NORM_TRITON, NORM_TORCH = (
-    "kernels/layer_norm.py",
+    "kernels/norm.py",
     f"{OPS}norm/triton_backend.py",
     f"{OPS}norm/torch_backend.py",
 )

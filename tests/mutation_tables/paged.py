@@ -2,7 +2,7 @@
 
 from .mutation import OPS, Mutation, torch
 
-ATTENTION_PAGED, PAGED_TORCH = "kernels/attention_paged.py", f"{OPS}paged/torch_backend.py"
+ATTENTION_PAGED, PAGED_TORCH = "kernels/paged_attention.py", f"{OPS}paged/torch_backend.py"
 DECODE_TORCH = f"{OPS}paged/torch_decode.py"
 
 
@@ -126,35 +126,35 @@ PAGED = (
     ),
     Mutation(
         "subnormals of e4m3 rounded as normals",
-        "kernels/storage.py",
+        "kernels/quantization.py",
         "code = tl.where(size < 0.015625, below, normal)",
         "code = normal",
         append("quantised_numbers_are_the_nearest[float8_e4m3fn-interpreted]"),
     ),
     Mutation(
         "ties of int8 away from zero",
-        "kernels/storage.py",
+        "kernels/quantization.py",
         "return ((x + 12582912.0)",
         "return ((x * 1.001 + 12582912.0)",
         append("quantised_numbers_are_the_nearest[int8-interpreted]"),
     ),
     Mutation(
         "too large a number wraps around",
-        "kernels/kv_cache.py",
+        "kernels/paged_cache.py",
         "tl.minimum(tl.maximum(x, -LARGEST), LARGEST)",
         "tl.maximum(x, -LARGEST)",
         append("quantised_numbers_are_the_nearest[int8-interpreted]"),
     ),
     Mutation(
         "a token without a slot stored",
-        "kernels/kv_cache.py",
+        "kernels/paged_cache.py",
         "    if slot < 0:\n        return\n",
         "    slot = tl.maximum(slot, 0)\n",
         append("tokens_land_in_their_slots[*interpreted]"),
     ),
     Mutation(
         "end of a block not copied",
-        "kernels/kv_cache.py",
+        "kernels/paged_cache.py",
         "some = offs < block_size",
         "some = offs < block_size - 1",
         append("blocks_are_copied[*interpreted]"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ... import philox, tuning
-from ...kernels import layer_norm as kernels
+from ...kernels import norm as kernels
 
 
 def forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed) -> None:

@@ -61,12 +61,12 @@ def _append(k, v, kv, slot_mapping, scales):
     if k.shape[0] == 0 or kv.numel() == 0:
         return
     if _triton.serves(k):
-        from ...kernels import kv_cache
+        from ...kernels import paged_cache
 
         largest = LARGEST.get(kv.dtype, 0.0)
         stored = kv.view(torch.uint8) if kv.dtype == torch.float8_e4m3fn else kv
         with torch.cuda.device_of(k):
-            kv_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
+            paged_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
         return
     written = slot_mapping >= 0
     if not written.all():

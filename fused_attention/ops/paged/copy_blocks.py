@@ -45,10 +45,10 @@ def _copy(kv, pairs):
         return
     stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
     if _triton.serves(kv):
-        from ...kernels import kv_cache
+        from ...kernels import paged_cache
 
         with torch.cuda.device_of(kv):
-            kv_cache.copy_blocks(stored, pairs, tuning.COPY_ELEMENTS)
+            paged_cache.copy_blocks(stored, pairs, tuning.COPY_ELEMENTS)
         return
     stored[pairs[:, 1]] = stored[pairs[:, 0]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ... import tuning
-from ...kernels import attention_paged
+from ...kernels import paged_attention
 from ...kernels.launch import Options
 from ...variants.base import Variant
 from ..attention.triton_backend import stack
@@ -47,10 +47,10 @@ def forward(
     operands = (scales, block_table, seq_lens, cu_seqlens_q, num_tiles, one_tile, options)
     with torch.cuda.device_of(q):
         if num_splits == 1:
-            attention_paged.paged_attention(q, kv[:, 0], kv[:, 1], out[None], lse[None], *operands)
+            paged_attention.paged_attention(q, kv[:, 0], kv[:, 1], out[None], lse[None], *operands)
             return out, lse
         partial = q.new_empty((num_splits, *q.shape), dtype=torch.float32)
         partial_lse = lse.new_empty((num_splits, *lse.shape))
-        attention_paged.paged_attention(q, kv[:, 0], kv[:, 1], partial, partial_lse, *operands)
-        attention_paged.paged_attention_combine(partial, partial_lse, out, lse)
+        paged_attention.paged_attention(q, kv[:, 0], kv[:, 1], partial, partial_lse, *operands)
+        paged_attention.paged_attention_combine(partial, partial_lse, out, lse)
     return out, lse

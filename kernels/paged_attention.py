@@ -22,7 +22,7 @@ from .hooks import fold_bounds, fold_masks, fold_scores, ragged_count, ragged_st
 from .launch import Options, padded
 from .memory import load_rows
 from .numerics import dot, dot_add, negative, round_to
-from .storage import from_storage
+from .quantization import from_storage
 
 
 @triton.jit

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .launch import padded
-from .storage import to_storage
+from .quantization import to_storage
 
 
 @triton.jit
