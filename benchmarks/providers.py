@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fused_attention as fa
 from fused_attention.ops.attention.sdpa_mask import sdpa_mask
-from fused_attention.ops.attention.tiles import Problem
+from fused_attention.variants.base import Shape as CallShape
 
 from .isolate import Unsupported
 from .lookup import lookup
@@ -85,7 +85,7 @@ def sdpa(case: Case, backend: SDPBackend | None = None) -> Prepared:
 
 def _sdpa_mask(case: Case) -> torch.Tensor | None:
     shape = case.shape
-    problem = Problem(shape.batch, shape.heads, shape.seq_q, shape.seq_k, case.device)
+    problem = CallShape(shape.batch, shape.heads, shape.seq_q, shape.seq_k, case.device)
     try:
         return sdpa_mask(problem, case.variants, case.dtype)
     except NotImplementedError as error:

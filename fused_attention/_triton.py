@@ -6,8 +6,6 @@ hook alone and every device is served by the torch path, which never calls it.
 
 import importlib.util
 
-import torch
-
 AVAILABLE = importlib.util.find_spec("triton") is not None
 
 if AVAILABLE:
@@ -22,11 +20,6 @@ else:
 
     def jit(function):
         return function
-
-
-def serves(x: torch.Tensor) -> bool:
-    """Whether the kernels compute on ``x``: on a GPU, and on the CPU where they are interpreted."""
-    return AVAILABLE and (x.is_cuda or INTERPRETED) and x.dtype != torch.float64
 
 
 def expose_language(hook) -> None:

@@ -65,8 +65,8 @@ def attention(
             scores = scores.masked_fill(~variant.torch_mask(*where), -math.inf)
 
     for variant in variants:
-        if variant.type.extra_logit is not None:
-            logits = variant.type.extra_logit(variant.args).to(scores.dtype)
+        if variant.type.sink_logit is not None:
+            logits = variant.type.sink_logit(variant.args).to(scores.dtype)
             logits = logits[:, None, None].expand(*scores.shape[:3], 1)
             scores = torch.cat([scores, logits], -1)
 

@@ -78,14 +78,16 @@ def launches(problem: OpProblem, target: str, rows: int = ROWS):
 @contextlib.contextmanager
 def as_if_on(target: str):
     """CPU tensors are the kernels' to compute on, tuned for ``target``."""
-    from fused_attention import _triton, tuning
+    from fused_attention import tuning
+    from fused_attention.ops import backend
 
-    before = _triton.serves, tuning.architecture
-    _triton.serves, tuning.architecture = lambda x: True, lambda device: target
+    before = backend.uses_triton, tuning.architecture
+    backend.uses_triton = lambda *tensors: True
+    tuning.architecture = lambda device: target
     try:
         yield
     finally:
-        _triton.serves, tuning.architecture = before
+        backend.uses_triton, tuning.architecture = before
 
 
 def jobs(problems: list[OpProblem], target: str) -> list[tuple[Launched, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from . import stacks
-from .stacks import Shape
+from .stacks import Sizes
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ LAYOUTS = {
 
 
 def make(
-    shape: Shape,
+    shape: Sizes,
     dtype: torch.dtype,
     device: str = "cpu",
     *,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fused_attention import _triton
+from fused_attention.ops import backend
 
 from .support import runs_triton
 
@@ -54,11 +54,12 @@ def recorded(monkeypatch, device: str):
     calls = Calls()
     with monkeypatch.context() as patch, calls:
         if not runs_triton(device):
-            patch.setattr(_triton, "serves", lambda x: not calls.inside)
+            patch.setattr(backend, "uses_triton", lambda *tensors: not calls.inside)
         yield calls.calls
 
 
 def traced_through_operators(monkeypatch, device: str) -> None:
     """While tracing, call the operators; when they run, they compute on what there is."""
     if not runs_triton(device):
-        monkeypatch.setattr(_triton, "serves", lambda x: torch.compiler.is_compiling())
+        compiling = torch.compiler.is_compiling
+        monkeypatch.setattr(backend, "uses_triton", lambda *tensors: compiling())

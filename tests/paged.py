@@ -102,7 +102,7 @@ def make(case: Case, dtype, device: str = "cpu", *, seed: int = 0, order: int = 
 
     queries = [rows for rows, _ in case.lens]
     q = torch.randn(sum(queries), case.heads, case.head_dim, generator=generator).to(dtype)
-    shape = stacks.Shape(1, case.heads, case.kv_heads, 1, 1, case.head_dim, case.head_dim)
+    shape = stacks.Sizes(1, case.heads, case.kv_heads, 1, 1, case.head_dim, case.head_dim)
     tensors = stacks.draw(case.stack, shape, generator, dtype)
 
     def move(x):

@@ -72,7 +72,7 @@ def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[st
     own, common, ds, arguments = chain.back(own, p * stored, ds)
     bands |= arguments
     total_noise = stored + u * total.abs() + errors.row_sums(do, out) + add(p * delta * dp, ones)
-    bands |= _extra_logits(inputs, lse, bands["lse"][..., None], total, total_noise, errors)
+    bands |= _sink_logits(inputs, lse, bands["lse"][..., None], total, total_noise, errors)
     bands["dq"] = abs(scale) * (add(own, k) + (common @ k).abs() + sums(ds, k))
     bands["dq"] = bands["dq"] + u * lse.abs() * exact["dq"].abs()
     bands["dk"] = abs(scale) * (
@@ -86,7 +86,7 @@ def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[st
     return {name: once * (bands[name] + stored[name] * finite[name]) for name in exact}
 
 
-def _extra_logits(inputs, lse, lse_error, total, noise, errors):
+def _sink_logits(inputs, lse, lse_error, total, noise, errors):
     """Of the gradients of logits: sums over rows of p (dLSE - dO · O), whose ``noise`` is known.
 
     p is exp(logit - lse), and errs by what the LSE does.
@@ -95,8 +95,8 @@ def _extra_logits(inputs, lse, lse_error, total, noise, errors):
     names = stacks.argument_names(inputs.stack)
     variants = stacks.build(inputs.stack, inputs.tensors)
     for name, variant in zip(names, variants, strict=True):
-        if variant.type.extra_logit is not None:
-            logits = variant.type.extra_logit(variant.args)[:, None, None]
+        if variant.type.sink_logit is not None:
+            logits = variant.type.sink_logit(variant.args)[:, None, None]
             p = torch.exp(logits - lse)  # (B, H, M, 1)
             weight = lse_error + errors.u * (1 + lse.abs() + logits.abs())
             rows = p * (noise + weight * total.abs())

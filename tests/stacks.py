@@ -10,7 +10,7 @@ import fused_attention as fa
 from .custom_variants import BEND, HEAD_WINDOW, PREFIX, SINK, STRIPES
 
 
-class Shape(NamedTuple):
+class Sizes(NamedTuple):
     """Batch, query heads, key heads, rows, keys, head_dim of q and k, and of v."""
 
     batch: int
@@ -116,7 +116,7 @@ def with_gradient(stack: str, tensors: list[torch.Tensor | None]) -> dict[str, t
     }
 
 
-def draw(stack: str, shape: Shape, generator: torch.Generator, dtype) -> list[torch.Tensor | None]:
+def draw(stack: str, shape: Sizes, generator: torch.Generator, dtype) -> list[torch.Tensor | None]:
     """The tensor of each part; floating ones in ``dtype`` where that is for the user to choose."""
     parts = [PARTS[name] for name in names(stack)]
     return [part.tensor and part.tensor(shape, generator, dtype) for part in parts]

@@ -70,18 +70,14 @@ def poisoned():
 def set_tiles(monkeypatch, rows: int, keys: int):
     """Make the tiles of the leg at hand (rows, keys): a power of two each, 16 at least."""
     from fused_attention import tuning
-    from fused_attention.ops.attention import torch_backend as attention_torch
+    from fused_attention.ops.attention import tile_aten, tile_online, torch_backend
 
     config = tuning.Config(rows, keys, 4, 1)
     monkeypatch.setattr(tuning, "config", lambda *args: config)
-    monkeypatch.setattr(attention_torch, "_ONLINE_ROWS", rows)
-    monkeypatch.setattr(attention_torch, "_ATEN_ROWS", rows)
-    monkeypatch.setattr(
-        attention_torch,
-        "_plan",
-        _with_chunks(attention_torch._plan, keys),
-    )
-    monkeypatch.setattr(attention_torch, "rows_per_tile", lambda problem, variants, most: most)
+    monkeypatch.setattr(tile_online, "ROWS", rows)
+    monkeypatch.setattr(tile_aten, "ROWS", rows)
+    monkeypatch.setattr(torch_backend, "_plan", _with_chunks(torch_backend._plan, keys))
+    monkeypatch.setattr(torch_backend, "rows_per_tile", lambda problem, variants, most: most)
 
 
 def _with_chunks(plan, keys):

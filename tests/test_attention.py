@@ -30,7 +30,7 @@ import fused_attention as fa
 from . import budget, inputs
 from .cases import CASES
 from .rounding import ATEN_HALF_EXP
-from .stacks import Shape
+from .stacks import Sizes
 from .support import (
     FLOATS,
     every_leg,
@@ -50,7 +50,7 @@ def test_output_and_gradients(device, case, dtype):
 @every_leg
 def test_unwritten_memory_is_seen(device):
     """The poison works: a result that nobody wrote is outside every budget."""
-    case = inputs.make(Shape(1, 1, 1, 4, 4, 4, 4), torch.float32, device, lse=False)
+    case = inputs.make(Sizes(1, 1, 1, 4, 4, 4, 4), torch.float32, device, lse=False)
 
     def lazy(q, k, v, variants):
         with torch.no_grad():
@@ -64,7 +64,7 @@ def test_unwritten_memory_is_seen(device):
 @every_leg
 @pytest.mark.parametrize("stack", ["", "softcap+alibi+causal", "bias+key_padding"])
 def test_gradient_through_lse_alone(device, stack):
-    case = inputs.make(Shape(2, 4, 2, 65, 40, 16, 16), torch.float32, device, stack=stack)
+    case = inputs.make(Sizes(2, 4, 2, 65, 40, 16, 16), torch.float32, device, stack=stack)
     case.do.zero_()
     found = budget.check(case)
     assert found["dq"].any() and not found["dv"].any()
@@ -82,7 +82,7 @@ def test_score_gradients_of_half_precision_sum_to_zero(dtype, dropout_p, keys):
 
     Allowed is the error of ATen's LSE; that of a delta made from the rounded output is larger.
     """
-    case = inputs.make(Shape(1, 2, 2, 40, keys, 16, 16), dtype)
+    case = inputs.make(Sizes(1, 2, 2, 40, keys, 16, 16), dtype)
     bias = torch.zeros(1, 2, 40, keys, requires_grad=True)  # fp32, so that its gradient is
     out = fa.attention(case.q, case.k, case.v, fa.bias(bias), dropout_p=dropout_p)
     (dbias,) = torch.autograd.grad(out, bias, case.do + 3)
@@ -95,7 +95,7 @@ def test_score_gradients_of_half_precision_sum_to_zero(dtype, dropout_p, keys):
     [("causal", 0.0), ("softcap+alibi+causal", 0.3), ("key_padding+bias_shared", 0.0)],
 )
 def test_repeats_bit_for_bit(device, stack, dropout_p):
-    case = inputs.make(Shape(2, 2, 1, 65, 70, 16, 16), torch.float16, device, stack=stack)
+    case = inputs.make(Sizes(2, 2, 1, 65, 70, 16, 16), torch.float16, device, stack=stack)
     first, second = (
         budget.evaluate(budget.fused, case, dropout_p=dropout_p, seed=3) for _ in range(2)
     )
@@ -113,14 +113,14 @@ def test_tile_sizes_do_not_matter(device, tiles, case, monkeypatch):
         "bias": ("bias_keys+document", {}),
     }[case]
     set_tiles(monkeypatch, *tiles)
-    shape = Shape(1, 2, 1, 40, 70, 16, 16)
+    shape = Sizes(1, 2, 1, 40, 70, 16, 16)
     budget.check(inputs.make(shape, torch.float32, device, stack=stack), **options)
 
 
 @every_leg
 def test_dropout_drops_the_same_weights_as_the_reference(device, monkeypatch):
     """With v the identity the output is the weights: the zeros are where naive's are, exactly."""
-    case = inputs.make(Shape(2, 2, 2, 33, 40, 8, 40), torch.float32, device, stack="causal")
+    case = inputs.make(Sizes(2, 2, 2, 33, 40, 8, 40), torch.float32, device, stack="causal")
     case.v.copy_(torch.eye(40, device=device).expand_as(case.v))
     kept = []
     for tiles in ((64, 32), (16, 16)):
@@ -143,13 +143,13 @@ def test_bounds_only_save_work(device, stack, rows, keys, monkeypatch):
 
     The lengths put tile edges on, before and behind the edges of the masks.
     """
-    _check_bounds(device, stack, Shape(2, 1, 1, rows, keys, 16, 16), monkeypatch)
+    _check_bounds(device, stack, Sizes(2, 1, 1, rows, keys, 16, 16), monkeypatch)
 
 
 @every_leg
 @pytest.mark.parametrize("stack", ["document", "causal+window_both", "prefix+key_padding"])
 def test_bounds_of_compositions_only_save_work(device, stack, monkeypatch):
-    _check_bounds(device, stack, Shape(2, 1, 1, 129, 129, 16, 16), monkeypatch)
+    _check_bounds(device, stack, Sizes(2, 1, 1, 129, 129, 16, 16), monkeypatch)
 
 
 def _check_bounds(device, stack, shape, monkeypatch):
@@ -166,7 +166,7 @@ def _check_bounds(device, stack, shape, monkeypatch):
 )
 def test_nan_in_padding_does_not_leak(device, stack, dtype):
     """Forward and all gradients are as if the padded slots held zeros; those of the slots are 0."""
-    clean = inputs.make(Shape(4, 2, 1, 17, 40, 16, 24), dtype, device, stack=stack)
+    clean = inputs.make(Sizes(4, 2, 1, 17, 40, 16, 24), dtype, device, stack=stack)
     lengths = clean.tensors[inputs.stacks.names(stack).index("key_padding")]
     assert lengths.min() == 0 and lengths.max() == 40 and lengths.unique().numel() == 4
     padded = (torch.arange(40, device=device) >= lengths[:, None])[:, None, :, None]
@@ -236,7 +236,7 @@ def test_empty_sequences(device, stack, empty):
     sizes["kv_heads"] = sizes["heads"]
     if sizes["heads"] == 0 and "alibi" in stack:
         pytest.skip("no slopes for no heads")
-    case = inputs.make(Shape(**sizes, head_dim=8, head_dim_v=4), torch.float32, device, stack=stack)
+    case = inputs.make(Sizes(**sizes, head_dim=8, head_dim_v=4), torch.float32, device, stack=stack)
     for options in ({}, {"dropout_p": 0.5}):
         found = budget.check(case, **options)
         if empty == "keys":
@@ -278,7 +278,7 @@ def test_window_of_255_sees_256_keys(device):
 @pytest.mark.parametrize("dropout_p", [0.0, 0.4])
 def test_gradcheck(stack, dropout_p):
     """Against differences, through output and LSE, for q, k, v, slopes and biases."""
-    case = inputs.make(Shape(2, 2, 1, 3, 4, 2, 3), torch.float64, stack=stack).double()
+    case = inputs.make(Sizes(2, 2, 1, 3, 4, 2, 3), torch.float64, stack=stack).double()
     tensors = [x for x in case.tensors if x is not None and x.is_floating_point()]
 
     def call(q, k, v, *floats):
@@ -298,7 +298,7 @@ def test_gradcheck(stack, dropout_p):
 @every_leg
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_follows_the_active_dtype(device, dtype):
-    case = inputs.make(Shape(1, 2, 1, 33, 40, 16, 16), torch.float32, device, stack="causal")
+    case = inputs.make(Sizes(1, 2, 1, 33, 40, 16, 16), torch.float32, device, stack="causal")
 
     def leaves():
         return [x.detach().requires_grad_() for x in (case.q, case.k, case.v)]

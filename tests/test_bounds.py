@@ -9,11 +9,12 @@ import torch
 import triton
 import triton.language as tl
 
-from fused_attention.ops.attention.tiles import Problem, key_bounds
+from fused_attention.ops.attention.tiles import key_bounds
 from fused_attention.ops.attention.triton_backend import stack as hooks_of
+from fused_attention.variants.base import Shape
 
 from . import stacks
-from .stacks import Shape
+from .stacks import Sizes
 from .support import LEGS
 
 BOUNDED = ("causal", "top_left", "window", "window_both", "key_padding", "document", "prefix")
@@ -34,16 +35,16 @@ def _seen(variant, rows, keys):
 def test_bounds_are_exact(stack, rows, keys):
     if stack == "document" and rows > keys:
         pytest.skip("documents have no more queries than keys")
-    shape = Shape(2, 1, 1, rows, keys, 8, 8)
+    shape = Sizes(2, 1, 1, rows, keys, 8, 8)
     tensors = stacks.draw(stack, shape, torch.Generator().manual_seed(1), torch.float32)
     (variant,) = stacks.build(stack, tensors)
     seen = _seen(variant, rows, keys)
-    problem = Problem(2, 1, rows, keys, torch.device("cpu"))
+    call = Shape(2, 1, rows, keys, torch.device("cpu"))
     for b, first in ((b, first) for b in range(2) for first in range(rows)):
         for last in range(first, min(first + 20, rows)):
             some = seen[b, first : last + 1].any(0).nonzero()[:, 0].tolist()
             every = seen[b, first : last + 1].all(0).nonzero()[:, 0].tolist()
-            lo, hi, full_lo, full_hi = key_bounds(problem, (variant,), b, first, last)
+            lo, hi, full_lo, full_hi = key_bounds(call, (variant,), b, first, last)
             where = (stack, b, first, last)
             assert list(range(lo, hi)) == some, where
             assert list(range(full_lo, full_hi)) == every, where
@@ -73,7 +74,7 @@ def test_bounds_of_hooks_are_exact(device, stack, rows, keys):
     """Of a tile of rows in keys, and of a tile of keys in rows."""
     if stack == "document" and rows > keys:
         pytest.skip("documents have no more queries than keys")
-    shape = Shape(2, 1, 1, rows, keys, 8, 8)
+    shape = Sizes(2, 1, 1, rows, keys, 8, 8)
     tensors = stacks.draw(stack, shape, torch.Generator().manual_seed(1), torch.float32)
     (variant,) = stacks.build(stack, tensors)
     seen = _seen(variant, rows, keys)

@@ -13,7 +13,7 @@ import torch
 import fused_attention as fa
 
 from . import budget, inputs
-from .stacks import Shape
+from .stacks import Sizes
 from .support import every_leg
 
 FAR = 2**31
@@ -66,7 +66,7 @@ def _spread(x, reserve, dim, stride):
 @pytest.mark.parametrize("name", ["q", "k", "v", "do"])
 @pytest.mark.parametrize("dim, stride", [(0, 3 * 2**29), (1, 3 * 2**29), (2, 2**27 + 8)])
 def test_of_inputs(device, name, dim, stride, reserve):
-    shape = Shape(3, 3, 3, 18, 18, 8, 8)
+    shape = Sizes(3, 3, 3, 18, 18, 8, 8)
     case = inputs.make(shape, torch.float16, device, stack="causal")
     expected = budget.check(case)
     spread = _spread(getattr(case, name), reserve, dim, stride)

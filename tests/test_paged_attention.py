@@ -20,8 +20,7 @@ import torch
 
 import fused_attention as fa
 from fused_attention.ops.paged import checks as paged_checks
-from fused_attention.ops.paged import torch_backend as paged_attention_torch
-from fused_attention.ops.paged import torch_decode as paged_decode_torch
+from fused_attention.ops.paged import torch_backend, torch_decode
 
 from . import paged
 from .paged import Case
@@ -166,8 +165,8 @@ IN_PLACE = {
 @pytest.mark.parametrize("case", IN_PLACE.values(), ids=IN_PLACE)
 def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
     """Nothing is gathered, and neighbours among the blocks, read in one call, change no bit."""
-    monkeypatch.setattr(paged_decode_torch, "_BYTES_A_CALL", 0)
-    monkeypatch.setattr(paged_attention_torch, "_gather", None)
+    monkeypatch.setattr(torch_decode, "_BYTES_A_CALL", 0)
+    monkeypatch.setattr(torch_backend, "_gather", None)
     problem = paged.make(case, dtype)
     expected = paged.check(problem)
     found = paged.in_order(problem).attend()
@@ -178,10 +177,10 @@ def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
 @pytest.mark.parametrize(("stack", "calls"), [("causal", 2), ("causal+window", 3)])
 def test_neighbouring_pages_are_one_call(stack, calls, monkeypatch):
     """97 keys are six whole pages and one key; the last 21 are four keys, a page and one key."""
-    monkeypatch.setattr(paged_decode_torch, "_BYTES_A_CALL", 0)
-    made, attend = [], paged_decode_torch.forward_whole
+    monkeypatch.setattr(torch_decode, "_BYTES_A_CALL", 0)
+    made, attend = [], torch_decode.forward_whole
     monkeypatch.setattr(
-        paged_decode_torch, "forward_whole", lambda *args: made.append(args) or attend(*args)
+        torch_decode, "forward_whole", lambda *args: made.append(args) or attend(*args)
     )
     paged.in_order(paged.make(Case(((1, 97),), stack=stack), torch.float32)).attend()
     assert len(made) == calls

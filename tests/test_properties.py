@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from . import budget, inputs
 from .inputs import KINDS, LAYOUTS
-from .stacks import PARTS, Shape
+from .stacks import PARTS, Sizes
 from .support import FLOATS, Launches
 
 EXAMPLES, INTERPRETED_EXAMPLES, LAUNCHES = 500, 50, 150
@@ -30,7 +30,7 @@ def problems(draw, most, head_dims, dtypes):
     """A problem's inputs, and the options of `attention`."""
     kv_heads, group = draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2, 3]))
     head_dim = draw(head_dims)
-    shape = Shape(
+    shape = Sizes(
         batch=draw(st.integers(1, 2)),
         heads=kv_heads * group,
         kv_heads=kv_heads,

@@ -9,7 +9,7 @@ import fused_attention as fa
 from fused_attention import philox
 
 from . import inputs, stacks
-from .stacks import Shape
+from .stacks import Sizes
 
 
 def test_three_token_example():
@@ -112,7 +112,7 @@ def brute_force(case: inputs.Inputs, scale: float):
 def test_twins_against_loops(stack, rows, keys):
     if rows > keys and "document" in stack:
         pytest.skip("documents have no more queries than keys")
-    shape = Shape(2, 4, 2, rows, keys, 3, 5)
+    shape = Sizes(2, 4, 2, rows, keys, 3, 5)
     case = inputs.make(shape, torch.float64, stack=stack, seed=rows).double()
     if stack == "document":
         case.tensors[0].copy_(torch.arange(keys).expand(2, keys) // 3 % 2)  # an id that comes back

@@ -14,7 +14,7 @@ import fused_attention as fa
 from fused_attention.variants import base
 
 from . import budget, custom_variants, inputs
-from .stacks import PARTS, Shape
+from .stacks import PARTS, Sizes
 from .support import every_leg
 
 COMPANY = (
@@ -29,7 +29,7 @@ COMPANY = (
     "bend+sink+prefix",
     "sink+softcap+alibi_batch+top_left",
 )
-SHAPE = Shape(2, 2, 1, 33, 70, 8, 16)
+SHAPE = Sizes(2, 2, 1, 33, 70, 8, 16)
 
 
 @every_leg

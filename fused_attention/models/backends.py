@@ -7,7 +7,7 @@ from torch import nn
 from .. import reference
 from ..ops.attention.attention import attention as fused
 from ..ops.attention.sdpa_mask import sdpa_mask
-from ..ops.attention.tiles import Problem
+from ..variants.base import Shape
 
 
 def naive(q, k, v, variants, *, dropout_p):
@@ -20,7 +20,7 @@ def sdpa(q, k, v, variants, *, dropout_p):
     options = {"dropout_p": dropout_p, "enable_gqa": q.shape[1] != k.shape[1]}
     if [variant.name for variant in variants] == ["causal"] and q.shape[2] == k.shape[2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
-    mask = sdpa_mask(Problem.of(q, k), variants, q.dtype)
+    mask = sdpa_mask(Shape.of(q, k), variants, q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from ..integrations.hugging_face import Pretrained
 from ..modules import LayerNorm
 from ..ops.activation.gelu import gelu
-from ..ops.index_checks import check_index_range, check_index_type
+from ..ops.checks import check_index_range, check_index_type
 from . import initialise
 from .block import Stack
 from .config import Config

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..ops.index_checks import check_index_range, check_index_type, readable
+from ..ops.checks import check_index_range, check_index_type, readable
 from .backends import BACKENDS, Core
 from .block import Stack
 from .config import Config

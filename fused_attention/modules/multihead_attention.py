@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..ops.attention.attention import attention
-from ..ops.errors import ArgumentError
+from ..ops.checks import ArgumentError
 from ..variants import bias, causal, mask
 
 

@@ -1,7 +1,7 @@
-"""Registering operators with PyTorch, so that autograd, compile, export and fake tensors know them.
+"""Register operators with PyTorch, for autograd, torch.compile, torch.export and fake tensors.
 
-Every fused op is two operators, itself and its gradient, each opaque to tracing: `define` says
-what one computes, what it would return for fake tensors, and how gradients flow through it.
+Every fused op is two operators, the op and its gradient, each opaque to tracing.  `define` takes
+what an operator computes, what it returns for fake tensors, and its backward formula.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from .differentiation import autograd_kernel
-
 _NAMESPACE = "fused_attention"
+_LIST_OF_TENSORS = "List[Tensor]"
 _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
 
@@ -32,14 +31,14 @@ def define(
 
     Args:
         schema: in PyTorch's notation, ``"gelu(Tensor x, str approximate) -> Tensor"``.
-        implementation: for every device; chooses between the kernel and PyTorch.
-        fake: returns uninitialised results with the shapes, strides and dtypes of the real ones.
-        autograd: ``autograd(ctx, *grads)`` returns a gradient for each argument.  Without one the
-            operator is a gradient itself, and differentiating it raises NotImplementedError.
-        setup_context: ``setup_context(ctx, inputs, output)`` saves what ``autograd`` needs; see
-            `autograd_kernel`.
-        flops: takes shapes in place of tensors, and ``out_shape``; for torch's FLOP counter.
-        instead: what has the derivatives that this has not.
+        implementation: the computation, for every device.
+        fake: returns uninitialized results with the shapes, strides and dtypes of the real ones.
+        autograd: the backward formula, ``autograd(ctx, *grads)``: a gradient for each argument.
+            Without one, differentiating the operator raises NotImplementedError.
+        setup_context: ``setup_context(ctx, inputs, output)`` saves what ``autograd`` needs.
+        flops: formula for torch's FLOP counter; takes shapes in place of tensors, and
+            ``out_shape``.
+        instead: named in the error: what has the derivatives that this operator lacks.
     """
     name = schema.partition("(")[0]
     qualified = f"{_NAMESPACE}::{name}"
@@ -49,7 +48,7 @@ def define(
     operator = getattr(torch.ops.fused_attention, name)
     if "!" not in schema:  # what mutates its arguments can have no gradient
         formula = autograd or _refusal(name, instead)
-        kernel = autograd_kernel(operator.default, setup_context, formula)
+        kernel = _autograd_kernel(operator.default, setup_context, formula)
         _LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
     if flops is not None:
         register_flop_formula(operator)(flops)
@@ -57,7 +56,7 @@ def define(
 
 
 def refuse_forward_mode(name: str, instead: str, *tensors: torch.Tensor | None) -> None:
-    """Raise if a tensor carries a tangent: operators would silently return a zero one."""
+    """Raise NotImplementedError if a tensor carries a tangent, which operators would drop."""
     forward_ad = torch.autograd.forward_ad
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return
@@ -67,8 +66,68 @@ def refuse_forward_mode(name: str, instead: str, *tensors: torch.Tensor | None) 
         )
 
 
+def _autograd_kernel(
+    operator: torch._ops.OpOverload, setup_context: Callable | None, formula: Callable
+) -> Callable:
+    """The operator's kernel for the dispatch key Autograd: ``kernel(keyset, *args)``.
+
+    ``setup_context(ctx, inputs, output)`` saves what ``formula(ctx, *grads)`` needs, which returns
+    a gradient for each argument, and for a list of tensors a list of gradients.
+
+    ``torch.library.register_autograd`` does the same, but flattens the arguments of every call
+    with pytree, which takes longer than all other host work of a small call.  Here the schema
+    tells which argument, if any, is a list of tensors.
+    """
+    arguments, returns = operator._schema.arguments, operator._schema.returns
+    places = [i for i, arg in enumerate(arguments) if str(arg.type) == _LIST_OF_TENSORS]
+    gives_list = str(returns[0].type) == _LIST_OF_TENSORS
+    assert len(places) <= 1 and not any(arg.has_default_value() for arg in arguments)
+    at = places[0] if places else None
+
+    def flat(args: tuple) -> tuple:
+        return args if at is None else (*args[:at], *args[at], *args[at + 1 :])
+
+    def nested(args: tuple, count: int) -> tuple:
+        return (
+            args if at is None else (*args[:at], list(args[at : at + count]), *args[at + count :])
+        )
+
+    def run(keyset, args):
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, keyset, count, *args):
+            args = nested(args, count)
+            output = run(keyset, args)
+            if setup_context is not None:
+                setup_context(ctx, args, output)
+            ctx.count = count
+            return tuple(output) if gives_list else output
+
+        @staticmethod
+        def backward(ctx, *grads):
+            needed = ctx.needs_input_grad
+            try:
+                ctx.needs_input_grad = nested(needed[2:], ctx.count)
+                return None, None, *flat(formula(ctx, *grads))
+            finally:
+                ctx.needs_input_grad = needed
+
+    Differentiable.__name__ = Differentiable.__qualname__ = operator._opname
+
+    def kernel(keyset, *args):
+        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*args)):
+            return run(keyset, args)
+        output = Differentiable.apply(keyset, 0 if at is None else len(args[at]), *flat(args))
+        return list(output) if gives_list else output
+
+    return kernel
+
+
 def _without_autocast(implementation: Callable) -> Callable:
-    """Autocast ends at the operator: inside, a product of fp32 tensors is one in fp32."""
+    """Turn autocast off inside the operator: a product of fp32 tensors stays in fp32."""
 
     @functools.wraps(implementation)
     def run(*args):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,15 +27,37 @@ from .._triton import expose_language
 _TYPES: dict[str, VariantType] = {}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The problem a variant is applied to: what its ``check`` sees."""
+class Shape(NamedTuple):
+    """The sizes of an attention call, and its device: what a variant's ``check`` sees."""
 
     batch: int
     num_heads: int
     seqlen_q: int
     seqlen_k: int
     device: torch.device
+
+    @classmethod
+    def of(cls, q: torch.Tensor, k: torch.Tensor) -> Shape:
+        """Of q (batch, heads, seqlen_q, head_dim) and k (batch, kv_heads, seqlen_k, head_dim)."""
+        return cls(*q.shape[:3], k.shape[2], q.device)
+
+    def indices(self, batch: slice, rows: slice, keys: slice):
+        """The index arguments of a torch twin for a tile: b, h, q_idx, kv_idx and the lengths.
+
+        Tensors along their own of four dimensions, so that they broadcast to the tile's scores.
+        """
+        offset = self.seqlen_k - self.seqlen_q
+        ranges = (
+            (batch.start, batch.stop),
+            (0, self.num_heads),
+            (rows.start + offset, rows.stop + offset),
+            (keys.start, keys.stop),
+        )
+        indices = (
+            torch.arange(*ends, device=self.device).view([-1 if d == i else 1 for d in range(4)])
+            for i, ends in enumerate(ranges)
+        )
+        return *indices, self.seqlen_q, self.seqlen_k
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +77,7 @@ class VariantType:
     additive: bool = False
     arg_grad: Callable | None = None
     torch_arg_grad: Callable | None = None
-    extra_logit: Callable | None = None
+    sink_logit: Callable | None = None
     key_bounds: Callable | None = None
     query_bounds: Callable | None = None
     torch_key_bounds: Callable | None = None
@@ -139,7 +161,7 @@ def define_variant(name: str, **hooks) -> VariantType:
         from a key's point of view (queries begin at ``seqlen_k - seqlen_q``), and
         ``torch_key_bounds(b, q_first, q_last, seqlen_q, seqlen_k, args)`` works on Python ints;
         ``b`` is a batch index if ``batched_bounds`` is set, else None.
-    ``extra_logit(args) -> logits``
+    ``sink_logit(args) -> logits``
         instead of a mask and a score: a differentiable PyTorch function that returns one more logit
         per query head, (heads,), which joins every softmax of the head with a value of zero.
     ``check(args, shape)``
@@ -156,8 +178,8 @@ def define_variant(name: str, **hooks) -> VariantType:
             missing = hook if given is None else f"torch_{hook}"
             raise ValueError(f"variant {name!r}: {missing} is missing beside its twin")
     hooked = kind.mask is not None or kind.score is not None
-    if hooked == (kind.extra_logit is not None):
-        raise ValueError(f"variant {name!r}: expected a mask or a score, or an extra_logit alone")
+    if hooked == (kind.sink_logit is not None):
+        raise ValueError(f"variant {name!r}: expected a mask or a score, or an sink_logit alone")
     if kind.score is not None and kind.additive == (kind.score_grad is not None):
         raise ValueError(
             f"variant {name!r}: a score needs either additive=True or a score_grad, not both"
@@ -172,7 +194,7 @@ def define_variant(name: str, **hooks) -> VariantType:
 
 
 def _module_of(hooks):
-    twin = hooks.get("torch_mask") or hooks.get("torch_score") or hooks.get("extra_logit")
+    twin = hooks.get("torch_mask") or hooks.get("torch_score") or hooks.get("sink_logit")
     return getattr(twin, "__module__", "")
 
 

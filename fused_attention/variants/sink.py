@@ -16,7 +16,7 @@ def _check(args, shape: Shape):
         raise ValueError(f"logits: expected device {shape.device}, got {logits.device}")
 
 
-_SINK = define_variant("sink", extra_logit=lambda args: args[0], check=_check)
+_SINK = define_variant("sink", sink_logit=lambda args: args[0], check=_check)
 
 
 def sink(logits: torch.Tensor) -> Variant:

@@ -6,7 +6,7 @@ from benchmarks.flops import attention_flops
 from benchmarks.providers import Case
 from benchmarks.variants import Shape, parse, visible_pairs
 from fused_attention.ops.attention.sdpa_mask import sdpa_mask
-from fused_attention.ops.attention.tiles import Problem
+from fused_attention.variants.base import Shape as CallShape
 
 SPECS = [
     "full",
@@ -30,7 +30,7 @@ def test_visible_pairs_are_those_of_the_torch_masks(spec, lengths):
     shape = Shape(3, 4, 2, *lengths, 8)
     case = Case(shape, parse(spec), "forward", torch.float32, "cpu")
     masks = [variant for variant in case.variants if variant.type.mask is not None]
-    problem = Problem(shape.batch, shape.heads, *lengths, torch.device("cpu"))
+    problem = CallShape(shape.batch, shape.heads, *lengths, torch.device("cpu"))
     mask = sdpa_mask(problem, masks, torch.float32)
     seen = torch.ones((shape.batch, 1, *lengths), dtype=torch.bool) & (
         True if mask is None else mask

@@ -295,8 +295,8 @@ PATHS = (
     torch(
         "additive scores dropped",
         f"{OPS}attention/tiles.py",
-        "total = cut.torch_score(total, *where)",
-        "cut.torch_score(total, *where)",
+        "total = tile.cut(variant).torch_score(total, *indices)",
+        "tile.cut(variant).torch_score(total, *indices)",
         case("square_alibi"),
     ),
     Mutation(
@@ -315,14 +315,14 @@ PATHS = (
     ),
     torch(
         "gradients wanted of a list of tensors not put in a list",
-        f"{OPS}differentiation.py",
+        f"{OPS}registration.py",
         "ctx.needs_input_grad = nested(needed[2:], ctx.count)",
         "ctx.needs_input_grad = needed[2:]",
         "test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
     ),
     torch(
         "gradients wanted by a second pass misplaced",
-        f"{OPS}differentiation.py",
+        f"{OPS}registration.py",
         "                ctx.needs_input_grad = needed\n",
         "                pass\n",
         "test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
@@ -406,7 +406,7 @@ PATHS = (
     ),
     torch(
         "a scale that is not finite let through",
-        f"{OPS}attention/checks.py",
+        f"{OPS}checks.py",
         "if not -math.inf < scale < math.inf:",
         "if math.isnan(scale):",
         "test_errors.py::test_scalars[scale_inf]",
@@ -414,8 +414,8 @@ PATHS = (
     torch(
         "checked after the work has begun",
         f"{OPS}attention/attention.py",
-        "    variants = as_variants(variants)\n    checks.check_scalars",
-        "    q = q + 0\n    variants = as_variants(variants)\n    checks.check_scalars",
+        "    variants = as_variants(variants)\n    check_scale",
+        "    q = q + 0\n    variants = as_variants(variants)\n    check_scale",
         "test_errors.py::test_scalars[dropout_high]",
     ),
 )

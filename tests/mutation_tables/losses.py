@@ -88,7 +88,7 @@ LOSSES = (
     ),
     Mutation(
         "cross-entropy counts ignored rows in the mean",
-        f"{OPS}loss/torch_backend.py",
+        f"{OPS}loss/reduction.py",
         "        return counts.sum()",
         "        return torch.ones_like(counts).sum()",
         cross_entropy("options[mean-0.0-plain-interpreted]"),
@@ -96,15 +96,15 @@ LOSSES = (
     Mutation(
         "cross-entropy overwrites the logits",
         f"{OPS}loss/cross_entropy.py",
-        "        out = logits.new_empty(logits.shape)",
-        "        out = logits",
+        "    dlogits = logits.new_empty(logits.shape)",
+        "    dlogits = logits",
         cross_entropy("the_logits_stay_as_they_are[interpreted]"),
     ),
     Mutation(
         "chunks: the kernel's gradient not asked for",
-        LINEAR_LOSS,
-        "            backward(grad, logits, target, class_weight, stats, *options, out=logits)",
-        "            pass",
+        f"{OPS}loss/triton_backend.py",
+        "backward(grad, logits, target, weight, stats, ignore_index, label_smoothing, logits)",
+        "pass",
         linear_cross_entropy("options[mean-0.0-float32-interpreted]"),
     ),
     torch(
@@ -130,7 +130,7 @@ LOSSES = (
     ),
     torch(
         "chunks: upstream gradient of rows ignored",
-        LINEAR_LOSS,
+        f"{OPS}loss/torch_backend.py",
         "torch.mul(dx, grad[at, None], out=logits[at])",
         "logits[at] = dx",
         linear_cross_entropy("options[none-0.0-float32-torch]"),
@@ -187,7 +187,7 @@ LOSSES = (
     ),
     torch(
         "chunks: a mean over nothing has a gradient",
-        f"{OPS}loss/torch_backend.py",
+        f"{OPS}loss/reduction.py",
         "torch.where(some, total / weights.where(some, 1), total.detach() / weights)",
         "total / weights",
         linear_cross_entropy("nothing_counts[torch]"),

@@ -146,9 +146,9 @@ NORMS = (
     ),
     torch(
         "operators that need Triton",
-        f"{OPS}norm/operators.py",
-        "if _triton.serves(x) and x.numel() > 0:",
-        "if x.numel() > 0:",
+        f"{OPS}backend.py",
+        "triton = uses_triton(*tensors) and all(",
+        "triton = all(",
         op("operators_compute_where_aten_serves", "layer_norm", "torch"),
     ),
     torch(

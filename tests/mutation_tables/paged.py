@@ -167,10 +167,10 @@ PAGED = (
         case("sink"),
     ),
     torch(
-        "extra logit one percent off",
+        "a sink one percent off",
         f"{OPS}attention/sinks.py",
-        "variant.type.extra_logit(variant.args).to(lse.dtype)",
-        "variant.type.extra_logit(variant.args).to(lse.dtype) * 1.01",
+        "sink.type.sink_logit(sink.args).to(lse.dtype)",
+        "sink.type.sink_logit(sink.args).to(lse.dtype) * 1.01",
         case("sink_window"),
     ),
     torch(

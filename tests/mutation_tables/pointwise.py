@@ -59,9 +59,9 @@ POINTWISE = (
     ),
     Mutation(
         "a gradient read in another layout",
-        f"{OPS}activation/gelu.py",
-        "_laid_out(dy, dx), _laid_out(x, dx), dx, approximate",
-        "dy, _laid_out(x, dx), dx, approximate",
+        f"{OPS}activation/triton_backend.py",
+        "dy, x = _laid_out(dy, dx), _laid_out(x, dx)",
+        "dy, x = dy, _laid_out(x, dx)",
         "test_gelu.py::test_layouts_are_those_of_torch[channels_last-gelu-interpreted]",
     ),
     Mutation(
@@ -73,7 +73,7 @@ POINTWISE = (
     ),
     Mutation(
         "partial bias gradients in the input's dtype",
-        f"{OPS}activation/bias_gelu.py",
+        f"{OPS}activation/triton_backend.py",
         "partial = x.new_empty(programs, rows.shape[1], dtype=torch.float32)",
         "partial = x.new_empty(programs, rows.shape[1])",
         "test_gelu.py::test_bias_gradient_is_summed_in_fp32[3-interpreted]",
@@ -108,14 +108,14 @@ POINTWISE = (
     ),
     Mutation(
         "halves copied before they are read",
-        f"{OPS}activation/glu.py",
-        "matrices = [as_rows(x) for x in (gate, up, y)]",
-        "matrices = [as_rows(x) for x in (gate.contiguous(), up.contiguous(), y)]",
+        f"{OPS}activation/triton_backend.py",
+        "gate, up, y = as_rows(gate), as_rows(up), as_rows(y)",
+        "gate, up, y = as_rows(gate.contiguous()), as_rows(up.contiguous()), as_rows(y)",
         "test_glu.py::test_halves_of_a_projection_are_read_in_place[shape0-swiglu-interpreted]",
     ),
     torch(
         "unknown approximate let through",
-        f"{OPS}activation/activations.py",
+        f"{OPS}activation/checks.py",
         'approximate not in ("none", "tanh")',
         "False",
         "test_gelu.py::test_unknown_approximate[erf]",

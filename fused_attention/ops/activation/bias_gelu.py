@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from ... import _triton, tuning
-from ..layout import accumulator, as_rows
+from .. import backend
+from ..checks import DtypeError, check_floating, check_same_device
 from ..registration import define, refuse_forward_mode
-from . import activations
+from .checks import check_approximate
 
 _INSTEAD = "torch.nn.functional.gelu of the sum"
 
@@ -34,9 +34,9 @@ def bias_gelu(x: torch.Tensor, bias: torch.Tensor, approximate: str = "none") ->
         TypeError: a tensor of integers, or none at all.
         NotImplementedError: on a GPU, double backward and forward-mode derivatives.
     """
-    activations.check_approximate(approximate)
-    activations.check_tensor("x", x)
-    activations.check_tensor("bias", bias)
+    check_approximate(approximate)
+    check_floating("x", x, dtype_error=DtypeError)
+    check_floating("bias", bias, dtype_error=DtypeError)
     if x.ndim == 0:
         raise ValueError("x: expected at least 1 dimension (..., columns), got a scalar")
     if bias.shape != x.shape[-1:]:
@@ -44,9 +44,8 @@ def bias_gelu(x: torch.Tensor, bias: torch.Tensor, approximate: str = "none") ->
             f"bias: expected shape {tuple(x.shape[-1:])}, the last dimension of x, "
             f"got {tuple(bias.shape)}"
         )
-    if bias.device != x.device:
-        raise ValueError(f"bias: expected the device of x, {x.device}, got {bias.device}")
-    if not (_triton.serves(x) and _triton.serves(bias)):
+    check_same_device("bias", bias, "x", x)
+    if not backend.uses_triton(x, bias):
         return F.gelu(x + bias, approximate=approximate)
     refuse_forward_mode("bias_gelu", _INSTEAD, x, bias)
     return _bias_gelu(x, bias, approximate)
@@ -54,14 +53,7 @@ def bias_gelu(x: torch.Tensor, bias: torch.Tensor, approximate: str = "none") ->
 
 def _forward(x, bias, approximate):
     y = _forward_fake(x, bias, approximate)
-    if not _triton.serves(y):
-        return y.copy_(F.gelu(x + bias, approximate=approximate))
-    from ...kernels.gelu import bias_gelu_forward
-
-    if x.numel() > 0:
-        config = tuning.tile(x.shape[-1])
-        with torch.cuda.device_of(x):
-            bias_gelu_forward(as_rows(x), bias.contiguous(), as_rows(y), approximate, config)
+    backend.of("activation", y).bias_gelu_forward(x, bias, y, approximate)
     return y
 
 
@@ -71,23 +63,8 @@ def _forward_fake(x, bias, approximate):
 
 def _backward(dy, x, bias, approximate):
     dx, dbias = _backward_fake(dy, x, bias, approximate)
-    if not _triton.serves(dy):
-        dsum = activations.activation_gradient(dy, x + bias, approximate)
-        dbias.copy_(as_rows(dsum).sum(0, dtype=accumulator(dsum.dtype)))
-        return dx.copy_(dsum), dbias
-    from ...kernels.gelu import bias_gelu_backward
-
-    if x.numel() == 0:
-        return dx, dbias.zero_()
-    rows = as_rows(x)
-    config = tuning.tile(rows.shape[1])
-    programs = tuning.reducing_programs(*rows.shape, config)
-    partial = x.new_empty(programs, rows.shape[1], dtype=torch.float32)
-    with torch.cuda.device_of(x):
-        bias_gelu_backward(
-            *(as_rows(dy), rows, bias.contiguous(), as_rows(dx), partial), approximate, config
-        )
-    return dx, dbias.copy_(partial.sum(0))
+    backend.of("activation", dy).bias_gelu_backward(dy, x, bias, dx, dbias, approximate)
+    return dx, dbias
 
 
 def _backward_fake(dy, x, bias, approximate):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from ... import _triton, tuning
+from .. import backend
+from ..checks import DtypeError, check_floating
 from ..layout import pointwise_like
 from ..registration import define, refuse_forward_mode
-from . import activations
+from .checks import check_approximate
 
 _INSTEAD = "torch.nn.functional.gelu"
 
@@ -33,9 +34,9 @@ def gelu(input: torch.Tensor, approximate: str = "none") -> torch.Tensor:
         TypeError: ``input`` is no tensor, or an integer one (NotImplementedError too).
         NotImplementedError: on a GPU, double backward and forward-mode derivatives.
     """
-    activations.check_approximate(approximate)
-    activations.check_tensor("input", input)
-    if not _triton.serves(input):
+    check_approximate(approximate)
+    check_floating("input", input, dtype_error=DtypeError)
+    if not backend.uses_triton(input):
         return F.gelu(input, approximate=approximate)
     refuse_forward_mode("gelu", _INSTEAD, input)
     return _gelu(input, approximate)
@@ -43,32 +44,14 @@ def gelu(input: torch.Tensor, approximate: str = "none") -> torch.Tensor:
 
 def _forward(x, approximate):
     y = pointwise_like(x)
-    if not _triton.serves(x):
-        return y.copy_(F.gelu(x, approximate=approximate))
-    from ...kernels.gelu import gelu_forward
-
-    if x.numel() > 0:
-        with torch.cuda.device_of(x):
-            gelu_forward(_laid_out(x, y), y, approximate, tuning.pointwise())
+    backend.of("activation", x).gelu_forward(x, y, approximate)
     return y
 
 
 def _backward(dy, x, approximate):
     dx = pointwise_like(x)
-    if not _triton.serves(x):
-        return dx.copy_(activations.activation_gradient(dy, x, approximate))
-    from ...kernels.gelu import gelu_backward
-
-    if x.numel() > 0:
-        with torch.cuda.device_of(x):
-            gelu_backward(_laid_out(dy, dx), _laid_out(x, dx), dx, approximate, tuning.pointwise())
+    backend.of("activation", x).gelu_backward(dy, x, dx, approximate)
     return dx
-
-
-def _laid_out(x, like):
-    """``x``, copied unless it lies in memory as ``like`` does; strides of size 1 mean nothing."""
-    relevant = [a == b for a, b, n in zip(x.stride(), like.stride(), x.shape, strict=True) if n > 1]
-    return x if all(relevant) else torch.empty_like(like, dtype=x.dtype).copy_(x)
 
 
 def _setup_context(ctx, inputs, output):

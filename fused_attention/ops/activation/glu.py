@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ... import _triton, tuning
-from ..layout import as_rows
+from .. import backend
+from ..checks import DtypeError, check_floating, check_same_device
 from ..registration import define, refuse_forward_mode
-from . import activations
+from . import torch_backend
+from .checks import check_approximate
 
 
 def geglu(gate: torch.Tensor, up: torch.Tensor, approximate: str = "none") -> torch.Tensor:
@@ -29,7 +30,7 @@ def geglu(gate: torch.Tensor, up: torch.Tensor, approximate: str = "none") -> to
         TypeError: a tensor of integers, or none at all.
         NotImplementedError: on a GPU, double backward and forward-mode derivatives.
     """
-    activations.check_approximate(approximate)
+    check_approximate(approximate)
     return _glu("geglu", gate, up, approximate)
 
 
@@ -39,30 +40,22 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 def _glu(name, gate, up, kind):
-    activations.check_tensor("gate", gate)
-    activations.check_tensor("up", up)
-    for what, want, got in (
-        ("shape", tuple(gate.shape), tuple(up.shape)),
-        ("device", gate.device, up.device),
-    ):
-        if got != want:
-            raise ValueError(f"up: expected the {what} of gate, {want}, got {got}")
-    if not (_triton.serves(gate) and _triton.serves(up)):
-        return activations.activate(gate, kind) * up
+    check_floating("gate", gate, dtype_error=DtypeError)
+    check_floating("up", up, dtype_error=DtypeError)
+    if gate.shape != up.shape:
+        raise ValueError(
+            f"up: expected the shape of gate, {tuple(gate.shape)}, got {tuple(up.shape)}"
+        )
+    check_same_device("up", up, "gate", gate)
+    if not backend.uses_triton(gate, up):
+        return torch_backend.activate(gate, kind) * up
     refuse_forward_mode(name, "the PyTorch expression it replaces", gate, up)
     return _operator(gate, up, kind)
 
 
 def _forward(gate, up, kind):
     y = _forward_fake(gate, up, kind)
-    if not _triton.serves(y):
-        return y.copy_(activations.activate(gate, kind) * up)
-    from ...kernels.glu import glu_forward
-
-    if y.numel() > 0:
-        matrices = [as_rows(x) for x in (gate, up, y)]
-        with torch.cuda.device_of(y):
-            glu_forward(*matrices, kind, tuning.tile(matrices[0].shape[1]))
+    backend.of("activation", y).glu_forward(gate, up, y, kind)
     return y
 
 
@@ -72,15 +65,7 @@ def _forward_fake(gate, up, kind):
 
 def _backward(dy, gate, up, kind):
     dgate, dup = _backward_fake(dy, gate, up, kind)
-    if not _triton.serves(dy):
-        dup.copy_(dy * activations.activate(gate, kind))
-        return dgate.copy_(activations.activation_gradient(dy * up, gate.to(dy.dtype), kind)), dup
-    from ...kernels.glu import glu_backward
-
-    if dy.numel() > 0:
-        matrices = [as_rows(x) for x in (dy, gate, up, dgate, dup)]
-        with torch.cuda.device_of(dy):
-            glu_backward(*matrices, kind, tuning.tile(matrices[0].shape[1]))
+    backend.of("activation", dy).glu_backward(dy, gate, up, dgate, dup, kind)
     return dgate, dup
 
 

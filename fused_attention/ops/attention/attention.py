@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from ... import _triton, philox
+from ... import philox
 from ...variants.base import Variant, as_variants, decode, encode
-from .. import autocast
+from .. import autocast, backend
+from ..checks import check_dropout, check_scale
 from ..layout import accumulator, empty_gradient, empty_like
 from ..registration import define, refuse_forward_mode
-from . import checks
-from . import sinks as extra_logits
-from . import torch_backend as attention_torch
-from .tile_online import Dropout
+from . import checks, sinks, torch_backend
+from .dropout import Dropout
 
 _STACK = "str spec, Tensor[] tensors, float[] scalars, float scale, float dropout_p, Tensor? seed"
 _INSTEAD = "torch.nn.functional.scaled_dot_product_attention with its math backend"
@@ -61,7 +60,8 @@ def attention(
             for an argument of a variant that has none.
     """
     variants = as_variants(variants)
-    checks.check_scalars(scale, dropout_p)
+    check_scale(scale)
+    check_dropout(dropout_p)
     q, k, v = autocast.cast(q, k, v)
     checks.check_tensors(q, k, v)
     checks.check_head_dims(q, k, v)
@@ -75,25 +75,23 @@ def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: 
     refuse_forward_mode("attention", _INSTEAD, q, k, v)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = philox.new_seed(q.device) if dropout_p > 0 else None
-    variants, extra = extra_logits.split(variants)
+    variants, extra = sinks.split_off(variants)
     spec, tensors, scalars = encode(variants)
     results = _attention(q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed)
-    return extra_logits.join(*results, extra, heads_at=1)
+    return sinks.apply(*results, extra, heads_at=1)
 
 
-def _path(q, v):
-    """Triton on CUDA, and on CPU under TRITON_INTERPRET=1; fp64 and wide heads go to torch."""
-    if _triton.serves(q) and max(q.shape[3], v.shape[3]) <= checks.MAX_HEAD_DIM:
-        from . import triton_backend as attention_triton
-
-        return attention_triton
-    return attention_torch
+def _backend(q, v):
+    """Heads wider than the kernels compute go to PyTorch."""
+    if max(q.shape[3], v.shape[3]) > checks.MAX_HEAD_DIM:
+        return torch_backend
+    return backend.of("attention", q)
 
 
 def _forward(q, k, v, spec, tensors, scalars, scale, dropout_p, seed):
     dropout = None if seed is None else Dropout(dropout_p, seed)
     variants = decode(spec, tensors, scalars)
-    return _path(q, v).forward(q, k, v, variants, scale, dropout)
+    return _backend(q, v).forward(q, k, v, variants, scale, dropout)
 
 
 def _forward_fake(q, k, v, spec, tensors, scalars, scale, dropout_p, seed):
@@ -103,7 +101,7 @@ def _forward_fake(q, k, v, spec, tensors, scalars, scale, dropout_p, seed):
 def _backward(do, dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted):
     dropout = None if seed is None else Dropout(dropout_p, seed)
     variants = decode(spec, tensors, scalars)
-    dq, dk, dv, dargs = _path(q, v).backward(
+    dq, dk, dv, dargs = _backend(q, v).backward(
         do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted
     )
     return [dq, dk, dv, *dargs]
@@ -140,9 +138,9 @@ def _autograd(ctx, do, dlse):
         wanted.append(any(flags))
         positions += [position] if any(flags) else []
         position += count
+    do = torch.zeros_like(out) if do is None else do
     dq, dk, dv, *dargs = _attention_backward(
-        torch.zeros_like(out) if do is None else do,
-        *(dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted),
+        do, dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted
     )
     dtensors = [None] * len(tensors)
     for position, darg in zip(positions, dargs, strict=True):

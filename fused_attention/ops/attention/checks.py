@@ -1,37 +1,23 @@
-"""Every complaint about the arguments of attention is raised here, before anything is allocated."""
+"""Checks of the arguments of attention."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from ...variants.base import Shape, Variant
+from ..checks import check_floating
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_HEAD_DIM = 256
-
-
-def check_floating(name: str, x) -> None:
-    """A dense tensor of a dtype attention is computed in."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.is_nested or x.layout != torch.strided:
-        raise NotImplementedError(
-            f"{name}: expected a dense tensor, got a nested or sparse one; "
-            "pad it and say where with key_padding(lengths)"
-        )
-    if x.dtype not in DTYPES:
-        expected = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-        raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
+PAD = "; pad it and say where with key_padding(lengths)"
 
 
 def check_tensors(q, k, v, names: Sequence[str] = ("q", "k", "v")) -> None:
     """Types, dtypes, devices, ranks and shapes of queries, keys and values."""
     q_name, k_name, v_name = names
     for name, x in zip(names, (q, k, v), strict=True):
-        check_floating(name, x)
+        check_floating(name, x, hint=PAD)
         if x.ndim != 4:
             raise ValueError(
                 f"{name}: expected 4 dimensions (batch, heads, seqlen, head_dim), "
@@ -76,29 +62,16 @@ def check_head_dims(q, k, v) -> None:
             )
 
 
-def check_scalars(scale: float | None, dropout_p: float) -> None:
-    """scale is a finite number or None, dropout_p a probability."""
-    if scale is not None:
-        if isinstance(scale, bool) or not isinstance(scale, (int, float, torch.SymFloat)):
-            raise TypeError(f"scale: expected a number or None, got {type(scale).__name__}")
-        if not -math.inf < scale < math.inf:
-            raise ValueError(f"scale: expected a finite number, got {scale}")
-    if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)):
-        raise TypeError(f"dropout_p: expected a number, got {type(dropout_p).__name__}")
-    if not 0 <= dropout_p <= 1:
-        raise ValueError(f"dropout_p: expected a probability from 0 to 1, got {dropout_p}")
-
-
 def check_variants(q, k, variants: Sequence[Variant]) -> None:
     """Arguments of the variants fit the problem, and gradients asked for exist."""
-    shape = Shape(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
+    shape = Shape.of(q, k)
     for variant in variants:
         if variant.type.check is not None:
             variant.type.check(variant.args, shape)
         for position, arg in enumerate(variant.args):
             if not (isinstance(arg, torch.Tensor) and arg.requires_grad):
                 continue
-            if variant.type.extra_logit is not None:
+            if variant.type.sink_logit is not None:
                 continue  # PyTorch's autograd has it
             if variant.type.arg_grad is None or position > 0:
                 raise NotImplementedError(

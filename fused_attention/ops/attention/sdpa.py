@@ -10,6 +10,7 @@ from ...variants.bias import bias
 from ...variants.causal import causal
 from ...variants.mask import mask
 from .. import autocast
+from ..checks import check_dropout, check_floating, check_scale
 from . import checks
 from .attention import apply
 
@@ -45,10 +46,11 @@ def scaled_dot_product_attention(
     Raises ValueError or TypeError, naming the argument, for what torch rejects with RuntimeError;
     NotImplementedError for nested tensors, forward-mode derivatives and double backward.
     """
-    checks.check_scalars(scale, dropout_p)
+    check_scale(scale)
+    check_dropout(dropout_p)
     query, key, value = autocast.cast(query, key, value)
     for name, x in zip(_NAMES, (query, key, value), strict=True):
-        checks.check_floating(name, x)
+        check_floating(name, x, hint=checks.PAD)
         if x.ndim < 2 or x.shape[-1] == 0:
             raise ValueError(
                 f"{name}: expected (..., seqlen, head_dim) with head_dim > 0, got {tuple(x.shape)}"

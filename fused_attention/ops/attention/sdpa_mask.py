@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ...variants.base import Variant
-from .tiles import Problem, Tile, additive_mask, keep
+from ...variants.base import Shape, Variant
+from .tiles import Tile, additive_mask, keep
 
 
-def sdpa_mask(
-    problem: Problem, variants: Sequence[Variant], dtype: torch.dtype
-) -> torch.Tensor | None:
+def sdpa_mask(shape: Shape, variants: Sequence[Variant], dtype: torch.dtype) -> torch.Tensor | None:
     """``attn_mask`` for ``F.scaled_dot_product_attention``; None if there are no variants.
 
     Boolean where the variants are masks, of ``dtype`` where one adds to the scores.  Raises
@@ -23,10 +21,10 @@ def sdpa_mask(
         raise NotImplementedError(
             f"F.scaled_dot_product_attention can only add to scores, not apply {', '.join(more)}"
         )
-    seqlen_q, seqlen_k = problem.seqlen_q, problem.seqlen_k
+    seqlen_q, seqlen_k = shape.seqlen_q, shape.seqlen_k
     whole = Tile(
-        slice(0, problem.batch), slice(0, seqlen_q), 0, seqlen_k, 0, 0 if variants else seqlen_k
+        slice(0, shape.batch), slice(0, seqlen_q), 0, seqlen_k, 0, 0 if variants else seqlen_k
     )
     if any(variant.type.score is not None for variant in variants):
-        return additive_mask(problem, variants, whole, dtype)
-    return keep(variants, whole, problem.where(whole))
+        return additive_mask(shape, variants, whole, dtype)
+    return keep(variants, whole, whole.indices(shape))

@@ -1,7 +1,8 @@
-"""Logits beside those of the keys: they join the softmax after it has been computed without them.
+"""Attention sinks: logits that join the softmax of a head beside those of its keys.
 
-With the LSE of the keys at hand, a further logit x scales the output by sigmoid(lse - x): no kernel
-needs to know, and the gradient of x flows through the LSE.
+A sink with logit x takes the share sigmoid(x - lse) of the softmax, so the output computed without
+it is scaled by sigmoid(lse - x).  No kernel needs to know of sinks; their gradient flows through
+the LSE.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import torch.nn.functional as F
 from ...variants.base import Variant
 
 
-def split(variants: Sequence[Variant]) -> tuple[tuple[Variant, ...], tuple[Variant, ...]]:
-    """Those that kernels apply, and those that add a logit."""
-    extra = tuple(variant for variant in variants if variant.type.extra_logit is not None)
-    return tuple(variant for variant in variants if variant not in extra), extra
+def split_off(variants: Sequence[Variant]) -> tuple[tuple[Variant, ...], tuple[Variant, ...]]:
+    """(variants that the backends apply, sinks)."""
+    sinks = tuple(variant for variant in variants if variant.type.sink_logit is not None)
+    return tuple(variant for variant in variants if variant not in sinks), sinks
 
 
-def join(out, lse, extra: Sequence[Variant], heads_at: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output and LSE with the logits of ``extra``; the heads are dimension ``heads_at``."""
-    for variant in extra:
-        logits = variant.type.extra_logit(variant.args).to(lse.dtype)
+def apply(out, lse, sinks: Sequence[Variant], heads_at: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and LSE with the sinks; the heads are dimension ``heads_at`` of both."""
+    for sink in sinks:
+        logits = sink.type.sink_logit(sink.args).to(lse.dtype)
         logits = logits.reshape(-1, *[1] * (lse.ndim - 1 - heads_at))
         # sigmoid(lse - x), by way of its logarithm: the derivative of sigmoid cancels near one.
         share = F.logsigmoid(lse - logits).exp()

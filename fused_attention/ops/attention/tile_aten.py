@@ -6,8 +6,11 @@ import math
 
 import torch
 
+from ...variants.base import Shape
 from ..layout import accumulator
-from .tiles import Problem, Tile, additive_mask
+from .tiles import Tile, additive_mask
+
+ROWS = 512  # of a tile, at most
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -80,7 +83,7 @@ def _gradients(do, q, k, v, out, lse, causal: bool, scale: float, mask=None):
 
 
 def _mask(q, k, variants, tile):
-    mask = additive_mask(Problem.of(q, k), variants, tile, accumulator(q.dtype))
+    mask = additive_mask(Shape.of(q, k), variants, tile, accumulator(q.dtype))
     if mask is None:
         return None
     return mask.expand(mask.shape[0], mask.shape[1], tile.rows.stop - tile.rows.start, -1)

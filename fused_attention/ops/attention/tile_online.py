@@ -7,40 +7,39 @@ comments: B sequences, H query heads, K key heads, M rows, N keys of a chunk, D 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 
-from ... import philox
-from ...variants.base import Variant
+from ...variants.base import Shape, Variant
 from ..layout import accumulator
-from .tiles import Problem, Tile, keep
+from .dropout import Dropout, multipliers
+from .tiles import Tile, keep
 
-
-class Dropout(NamedTuple):
-    p: float
-    seed: torch.Tensor
+ROWS = 256  # of a tile, at most
+# Scores in flight at once: enough to drown the cost of dispatch, few enough to stay in cache.
+CHUNK_SCORES = 1 << 19
 
 
 def forward(q, k, v, variants, scale: float, dropout: Dropout | None, tile: Tile, keys: int):
     """Output and LSE of the tile's rows, in fp32 or better; ``keys`` a chunk."""
-    problem = Problem.of(q, k)
+    shape = Shape.of(q, k)
     dtype = accumulator(q.dtype)
     q = q[tile.queries].to(dtype) * scale
     m_i = q.new_full((*q.shape[:3], 1), -math.inf)
     l_i = torch.zeros_like(m_i)
     acc = q.new_zeros(*q.shape[:3], v.shape[-1])
     for chunk in _chunks(tile, keys):
-        _, s = _scores(q, k, variants, problem, chunk)  # (B, H, M, N)
+        _, s = _scores(q, k, variants, shape, chunk)  # (B, H, M, N)
         m_new = torch.maximum(m_i, s.amax(-1, keepdim=True))
         m_safe = m_new.masked_fill(m_new == -math.inf, 0)
         p = (s - m_safe).exp_()
         alpha = (m_i - m_safe).exp_()
         l_i = l_i.mul_(alpha).add_(p.sum(-1, keepdim=True))
         if dropout is not None:
-            p *= _drop(dropout, problem, chunk, dtype)
+            p *= multipliers(dropout, shape, chunk, dtype)
         acc = acc.mul_(alpha).add_(_matmul(p, v[chunk.keys].to(dtype)))
         m_i = m_new
     out = acc.div_(l_i.masked_fill(l_i == 0, 1))
@@ -54,7 +53,7 @@ def backward(
 
     ``dargs`` maps a variant to where the gradient of its first argument is to be added.
     """
-    problem = Problem.of(q, k)
+    shape = Shape.of(q, k)
     dtype = accumulator(q.dtype)
     q, do = q[tile.queries].to(dtype) * scale, do[tile.queries].to(dtype)
     lse = lse[tile.queries].unsqueeze(-1)
@@ -62,12 +61,12 @@ def backward(
 
     def weights(chunk: Tile):
         """(B, H, M, N) each: scores, weights p, what dropout multiplies them by, and dp."""
-        scores, s = _scores(q, k, variants, problem, chunk)
+        scores, s = _scores(q, k, variants, shape, chunk)
         p = (s - lse).exp_()
         dp = _matmul(do, v[chunk.keys].to(dtype).mT)
         if dropout is None:
             return scores, p, None, dp
-        kept = _drop(dropout, problem, chunk, dtype)
+        kept = multipliers(dropout, shape, chunk, dtype)
         return scores, p, kept, dp.mul_(kept)
 
     chunks = list(_chunks(tile, keys))
@@ -86,7 +85,7 @@ def backward(
     for chunk, (scores, p, kept, dp) in zip(chunks, parts, strict=True):
         dv[chunk.keys] += _matmul_over_rows(p if kept is None else p * kept, do, num_kv_heads)
         ds = dp.sub_(delta).mul_(p)
-        ds = _score_grads(ds, scores, variants, problem, chunk, dargs)
+        ds = _score_grads(ds, scores, variants, shape, chunk, dargs)
         dq += _matmul(ds, k[chunk.keys].to(dtype))
         dk[chunk.keys] += _matmul_over_rows(ds, q, num_kv_heads)
     return dq.mul_(scale)
@@ -98,45 +97,36 @@ def _chunks(tile: Tile, keys: int) -> Iterator[Tile]:
         yield tile._replace(lo=lo, hi=min(lo + keys, tile.hi))
 
 
-def _scores(q, k, variants, problem: Problem, chunk: Tile):
+def _scores(q, k, variants, shape: Shape, chunk: Tile):
     """The scores before and after every score variant, and the last of them masked."""
     scores = [_matmul(q, k[chunk.keys].to(q.dtype).mT)]
-    where = problem.where(chunk)
+    indices = chunk.indices(shape)
     for variant in _scoring(variants):
-        cut = variant.tile(chunk.batch, chunk.rows, slice(chunk.lo, chunk.hi))
-        scores.append(cut.torch_score(scores[-1], *where))
-    kept = keep(variants, chunk, where)
+        scores.append(chunk.cut(variant).torch_score(scores[-1], *indices))
+    kept = keep(variants, chunk, indices)
     masked = scores[-1] if kept is None else torch.where(kept, scores[-1], -math.inf)
     return scores, masked
 
 
-def _score_grads(ds, scores, variants, problem: Problem, chunk: Tile, dargs):
+def _score_grads(ds, scores, variants, shape: Shape, chunk: Tile, dargs):
     """The gradient of the raw scores from that of the last, the chain rule walked backwards."""
-    where = problem.where(chunk)
+    indices = chunk.indices(shape)
     scoring = _scoring(variants)
     for i in reversed(range(len(scoring))):
         kind, s_in, s_out = scoring[i].type, scores[i], scores[i + 1]
-        cut = scoring[i].tile(chunk.batch, chunk.rows, slice(chunk.lo, chunk.hi))
+        cut = chunk.cut(scoring[i])
         darg = dargs.get(scoring[i])
         if darg is not None:
-            contribution = kind.torch_arg_grad(ds, s_in, *where, cut.args)
-            target = Variant(kind, (darg,)).tile(chunk.batch, chunk.rows, slice(chunk.lo, chunk.hi))
+            contribution = kind.torch_arg_grad(ds, s_in, *indices, cut.args)
+            target = chunk.cut(Variant(kind, (darg,)))
             target.args[0].add_(contribution.sum_to_size(target.args[0].shape))
         if not kind.additive:
-            ds = kind.torch_score_grad(ds, s_in, s_out, *where, cut.args)
+            ds = kind.torch_score_grad(ds, s_in, s_out, *indices, cut.args)
     return ds
 
 
 def _scoring(variants):
     return [variant for variant in variants if variant.type.score is not None]
-
-
-def _drop(dropout: Dropout, problem: Problem, chunk: Tile, dtype: torch.dtype):
-    """Zero where a weight is dropped, 1 / (1 - p) where it is kept."""
-    b, h, q_idx, kv_idx, seqlen_q, seqlen_k = problem.where(chunk)
-    row = q_idx - (seqlen_k - seqlen_q)
-    kept = philox.keep(dropout.seed, b, h, row, kv_idx, dropout.p)
-    return kept.to(dtype).mul_(philox.inverse_keep(dropout.p))
 
 
 def _matmul(x, y):
@@ -149,3 +139,18 @@ def _matmul_over_rows(x, y, num_kv_heads: int):
     """(B, H, M, N) and (B, H, M, D) -> (B, K, N, D), summed over rows and the heads of a group."""
     x, y = (t.reshape(t.shape[0], num_kv_heads, -1, t.shape[3]) for t in (x, y))
     return x.mT @ y
+
+
+def keys_per_chunk(rows_in_flight: int) -> int:
+    """Keys of a chunk, a multiple of four, where so many rows of all heads are computed at once."""
+    return max(128, CHUNK_SCORES // rows_in_flight // 4 * 4)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Ask the allocator, once, not to return every freed chunk to the system.
+
+    Mapping and clearing its pages again for the next chunk takes up to a quarter of the time.
+    glibc keeps up to twice the largest block it has seen freed, of 32 MiB at most.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)

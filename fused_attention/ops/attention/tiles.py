@@ -1,4 +1,4 @@
-"""How the torch path cuts attention into tiles, and what a tile of a variant stack looks like."""
+"""Tiles of attention on the torch backend: where they lie, and what the variants do to one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 import torch
 
-from ...variants.base import Variant
+from ...variants.base import Shape, Variant
 
 
 class Tile(NamedTuple):
-    """Rows of some sequences, the keys [lo, hi) they see, and [full_lo, full_hi) that all see."""
+    """Rows of some sequences, the keys [lo, hi) that any of them sees, and those that all see.
+
+    Every row sees all of the keys [full_lo, full_hi).
+    """
 
     batch: slice
     rows: slice
@@ -22,12 +25,26 @@ class Tile(NamedTuple):
     full_hi: int
 
     @property
+    def columns(self) -> slice:
+        return slice(self.lo, self.hi)
+
+    @property
     def queries(self):
+        """Index of the tile's rows in a tensor (batch, heads, seqlen_q, ...)."""
         return self.batch, slice(None), self.rows
 
     @property
     def keys(self):
-        return self.batch, slice(None), slice(self.lo, self.hi)
+        """Index of the tile's keys in a tensor (batch, heads, seqlen_k, ...)."""
+        return self.batch, slice(None), self.columns
+
+    def indices(self, shape: Shape):
+        """The index arguments of a torch twin for this tile of an attention of ``shape``."""
+        return shape.indices(self.batch, self.rows, self.columns)
+
+    def cut(self, variant: Variant) -> Variant:
+        """``variant`` with its 4-D tensor arguments cut to this tile."""
+        return variant.tile(self.batch, self.rows, self.columns)
 
     @property
     def partial(self) -> bool:
@@ -35,54 +52,23 @@ class Tile(NamedTuple):
         return self.lo < self.full_lo or self.full_hi < self.hi
 
 
-class Problem(NamedTuple):
-    """The shapes a variant stack is applied to."""
-
-    batch: int
-    num_heads: int
-    seqlen_q: int
-    seqlen_k: int
-    device: torch.device
-
-    @classmethod
-    def of(cls, q: torch.Tensor, k: torch.Tensor) -> Problem:
-        return cls(*q.shape[:3], k.shape[2], q.device)
-
-    def where(self, tile: Tile):
-        """The index arguments of a torch twin for a tile: b, h, q_idx, kv_idx and the lengths."""
-        offset = self.seqlen_k - self.seqlen_q
-        ranges = (
-            (tile.batch.start, tile.batch.stop),
-            (0, self.num_heads),
-            (tile.rows.start + offset, tile.rows.stop + offset),
-            (tile.lo, tile.hi),
-        )
-        indices = (
-            torch.arange(*ends, device=self.device).view([-1 if d == i else 1 for d in range(4)])
-            for i, ends in enumerate(ranges)
-        )
-        return *indices, self.seqlen_q, self.seqlen_k
-
-
-def tiles(
-    problem: Problem, variants: Sequence[Variant], rows: int, sequences: int
-) -> Iterator[Tile]:
-    """Cut the problem into tiles of at most ``rows`` queries of ``sequences`` sequences."""
-    if problem.num_heads == 0:
+def tiles(shape: Shape, variants: Sequence[Variant], rows: int, sequences: int) -> Iterator[Tile]:
+    """Cut the attention into tiles of at most ``rows`` queries of ``sequences`` sequences."""
+    if shape.num_heads == 0:
         return
     batched = any(variant.type.batched_bounds for variant in variants)
     step = 1 if batched else sequences
-    for b in range(0, problem.batch, step):
-        batch = slice(b, min(b + step, problem.batch))
-        for start in range(0, problem.seqlen_q, rows):
-            stop = min(start + rows, problem.seqlen_q)
-            bounds = key_bounds(problem, variants, b if batched else None, start, stop - 1)
+    for b in range(0, shape.batch, step):
+        batch = slice(b, min(b + step, shape.batch))
+        for start in range(0, shape.seqlen_q, rows):
+            stop = min(start + rows, shape.seqlen_q)
+            bounds = key_bounds(shape, variants, b if batched else None, start, stop - 1)
             yield Tile(batch, slice(start, stop), *bounds)
 
 
-def key_bounds(problem: Problem, variants, b: int | None, first_row: int, last_row: int):
+def key_bounds(shape: Shape, variants, b: int | None, first_row: int, last_row: int):
     """lo, hi, full_lo, full_hi of the keys seen by some rows: the variants' bounds intersected."""
-    *_, seqlen_q, seqlen_k, _ = problem
+    *_, seqlen_q, seqlen_k, _ = shape
     offset = seqlen_k - seqlen_q
     lo, hi, full_lo, full_hi = 0, seqlen_k, 0, seqlen_k
     for variant in variants:
@@ -101,41 +87,39 @@ def key_bounds(problem: Problem, variants, b: int | None, first_row: int, last_r
     return (lo, hi, full_lo, full_hi) if full_lo < full_hi else (lo, hi, lo, lo)
 
 
-def rows_per_tile(problem: Problem, variants: Sequence[Variant], most: int) -> int:
-    """A power of two: short tiles where the bounds are narrow, to compute little in vain."""
-    if not problem.batch or not problem.seqlen_q:
+def rows_per_tile(shape: Shape, variants: Sequence[Variant], most: int) -> int:
+    """Rows of a tile, a power of two: few where the bounds are narrow, to skip more keys."""
+    if not shape.batch or not shape.seqlen_q:
         return most
     batched = any(variant.type.batched_bounds for variant in variants)
-    middle = problem.seqlen_q // 2
-    lo, hi, *_ = key_bounds(problem, variants, 0 if batched else None, middle, middle)
+    middle = shape.seqlen_q // 2
+    lo, hi, *_ = key_bounds(shape, variants, 0 if batched else None, middle, middle)
     return max(64, min(most, 1 << max(0, (hi - lo) // 4).bit_length()))
 
 
-def keep(variants: Sequence[Variant], tile: Tile, where) -> torch.Tensor | None:
+def keep(variants: Sequence[Variant], tile: Tile, indices) -> torch.Tensor | None:
     """True where a query of the tile sees a key; None if all of them see all."""
     if not tile.partial:
         return None
     kept = None
     for variant in variants:
         if variant.type.mask is not None:
-            cut = variant.tile(tile.batch, tile.rows, slice(tile.lo, tile.hi))
-            seen = cut.torch_mask(*where)
+            seen = tile.cut(variant).torch_mask(*indices)
             kept = seen if kept is None else kept & seen
     return kept
 
 
-def additive_mask(problem: Problem, variants, tile: Tile, dtype: torch.dtype):
+def additive_mask(shape: Shape, variants, tile: Tile, dtype: torch.dtype):
     """What the variants add to the scores of a tile, -inf where masked; None if nothing."""
     scores = [variant for variant in variants if variant.type.score is not None]
     if not scores and not tile.partial:
         return None
-    where = problem.where(tile)
-    kept = keep(variants, tile, where)
+    indices = tile.indices(shape)
+    kept = keep(variants, tile, indices)
     # Four dimensions, lest a bias in half precision make the sum one too.
-    total = torch.zeros(1, 1, 1, 1, dtype=dtype, device=problem.device)
+    total = torch.zeros(1, 1, 1, 1, dtype=dtype, device=shape.device)
     for variant in scores:
-        cut = variant.tile(tile.batch, tile.rows, slice(tile.lo, tile.hi))
-        total = cut.torch_score(total, *where)
+        total = tile.cut(variant).torch_score(total, *indices)
     if kept is not None:
         total = torch.where(kept, total, -math.inf)
     return total.to(dtype)

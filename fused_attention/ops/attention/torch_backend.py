@@ -7,29 +7,21 @@ operations (`attention_online`).
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
-import torch
-
-from ...variants.base import Variant
+from ...variants.base import Shape, Variant
 from ..layout import accumulator, empty_gradient, empty_like, laid_out
-from . import tile_aten as aten
-from . import tile_online as online
-from .tiles import Problem, rows_per_tile, tiles
-
-# Scores in flight at once: enough to drown the cost of dispatch, few enough to stay in cache.
-_CHUNK_SCORES = 1 << 19
-_ONLINE_ROWS = 256
-_ATEN_ROWS = 512
+from . import tile_aten, tile_online
+from .dropout import Dropout
+from .tiles import rows_per_tile, tiles
 
 
-def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.Dropout | None):
+def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout | None):
     """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M)."""
-    use_aten = aten.can_express(q, v, variants, dropout)
-    if use_aten and aten.in_one_call(q, k, variants, scale):
-        out, lse = aten.forward_whole(q, k, v, bool(variants), scale)
+    use_aten = tile_aten.can_express(q, v, variants, dropout)
+    if use_aten and tile_aten.in_one_call(q, k, variants, scale):
+        out, lse = tile_aten.forward_whole(q, k, v, bool(variants), scale)
         return laid_out(out, q), lse.contiguous()
     out = empty_like(q, v.shape[3])
     lse = q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
@@ -39,18 +31,18 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: online.
             out[tile.queries], lse[tile.queries] = 0, -math.inf
             continue
         if use_aten:
-            result = aten.forward(q, k, v, variants, scale, tile)
+            result = tile_aten.forward(q, k, v, variants, scale, tile)
         else:
-            result = online.forward(q, k, v, variants, scale, dropout, tile, keys)
+            result = tile_online.forward(q, k, v, variants, scale, dropout, tile, keys)
         out[tile.queries], lse[tile.queries] = result
     return out, lse
 
 
 def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
-    use_aten = aten.can_express(q, v, variants, dropout) and dlse is None and not any(wanted)
-    if use_aten and aten.in_one_call(q, k, variants, scale):
-        gradients = aten.backward_whole(do, q, k, v, out, lse, bool(variants), scale)
+    use_aten = tile_aten.can_express(q, v, variants, dropout) and dlse is None and not any(wanted)
+    if use_aten and tile_aten.in_one_call(q, k, variants, scale):
+        gradients = tile_aten.backward_whole(do, q, k, v, out, lse, bool(variants), scale)
         return *(laid_out(x, q, gradient=True) for x in gradients), []
     dtype = accumulator(q.dtype)
     dq = empty_gradient(q)
@@ -65,39 +57,43 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
         if tile.lo >= tile.hi:
             dq[tile.queries] = 0
         elif use_aten:
-            dq[tile.queries], dk_tile, dv_tile = aten.backward(
+            dq[tile.queries], dk_tile, dv_tile = tile_aten.backward(
                 do, q, k, v, out, lse, variants, scale, tile
             )
             dk[tile.keys] += dk_tile
             dv[tile.keys] += dv_tile
         else:
-            dq[tile.queries] = online.backward(
-                *(do, dlse, q, k, v, out, lse, variants, scale, dropout, tile, keys),
-                *(dk, dv, dargs),
+            dq[tile.queries] = tile_online.backward(
+                do,
+                dlse,
+                q,
+                k,
+                v,
+                out,
+                lse,
+                variants,
+                scale,
+                dropout,
+                tile,
+                keys,
+                dk,
+                dv,
+                dargs,
             )
     return dq, dk.to(k.dtype), dv.to(v.dtype), list(dargs.values())
 
 
 def _plan(q, k, variants, use_aten: bool):
-    """The tiles, and how many keys a chunk of them has for `attention_online`."""
-    problem = Problem.of(q, k)
+    """The tiles, and how many keys a chunk of them has for `tile_online`."""
+    shape = Shape.of(q, k)
+    batch, num_heads = max(1, shape.batch), max(1, shape.num_heads)
     if use_aten:
-        rows = rows_per_tile(problem, variants, _ATEN_ROWS)
-        return tiles(problem, variants, rows, max(1, problem.batch)), 0
-    keep_freed_memory()
-    rows = rows_per_tile(problem, variants, _ONLINE_ROWS)
-    held = max(1, problem.num_heads) * min(rows, max(1, problem.seqlen_q))
-    sequences = max(1, _CHUNK_SCORES // (held * min(max(1, problem.seqlen_k), 512)))
-    held *= min(sequences, max(1, problem.batch))
-    keys = max(128, _CHUNK_SCORES // held // 4 * 4)
-    return tiles(problem, variants, rows, sequences), keys
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Ask the allocator, once, not to hand every freed chunk back to the system.
-
-    Its pages would be mapped and cleared again for the next, which takes up to a quarter of the
-    time.  glibc keeps up to twice the largest block it has seen freed, of 32 MiB at most.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
+        rows = rows_per_tile(shape, variants, tile_aten.ROWS)
+        return tiles(shape, variants, rows, batch), 0
+    tile_online.keep_freed_memory()
+    rows = rows_per_tile(shape, variants, tile_online.ROWS)
+    held = num_heads * min(rows, max(1, shape.seqlen_q))
+    scores = held * min(max(1, shape.seqlen_k), 512)
+    sequences = max(1, tile_online.CHUNK_SCORES // scores)
+    keys = tile_online.keys_per_chunk(held * min(sequences, batch))
+    return tiles(shape, variants, rows, sequences), keys

@@ -11,7 +11,7 @@ from ...kernels import attention_backward, attention_forward, hooks
 from ...kernels.launch import Options, Stack
 from ...variants.base import Variant
 from ..layout import empty_gradient, empty_like
-from .tile_online import Dropout
+from .dropout import Dropout
 
 
 def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout | None):

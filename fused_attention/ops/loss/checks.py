@@ -1,34 +1,24 @@
-"""What is wrong with the arguments of a cross-entropy, said before anything is allocated.
+"""Checks of the arguments of the cross-entropies.
 
-Where PyTorch raises RuntimeError the errors here are that too, so code that catches either works.
+Where PyTorch raises RuntimeError the errors are RuntimeErrors too: code that catches either works.
 """
 
 from __future__ import annotations
 
 import torch
 
-from ..errors import ArgumentError, DtypeError
+from ..checks import ArgumentError, DtypeError, check_floating, check_same_device
 
 REDUCTIONS = ("none", "mean", "sum")
 INDICES = (torch.int64, torch.uint8)
 
 
-def check_floating(name: str, x) -> None:
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise DtypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
-
-
 def check_like(name: str, x, shape: tuple, other_name: str, other, any_dtype: bool = False) -> None:
     """``x`` floating, of ``shape``, on the device and of the dtype of ``other``."""
-    check_floating(name, x)
+    check_floating(name, x, dtype_error=DtypeError)
     if tuple(x.shape) != shape:
         raise ArgumentError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
-    if x.device != other.device:
-        raise ArgumentError(
-            f"{name}: expected the device of {other_name}, {other.device}, got {x.device}"
-        )
+    check_same_device(name, x, other_name, other)
     if not any_dtype and x.dtype != other.dtype:
         raise DtypeError(
             f"{name}: expected the dtype of {other_name}, {other.dtype}, got {x.dtype}"
@@ -61,7 +51,7 @@ def check_indices(target, shape: tuple, device: torch.device) -> None:
 
 
 def check_cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing) -> None:
-    check_floating("input", input)
+    check_floating("input", input, dtype_error=DtypeError)
     check_options(ignore_index, reduction, label_smoothing)
     if input.ndim == 0:
         raise ArgumentError("input: expected (C,), (N, C) or (N, C, ...), got a scalar")
@@ -83,3 +73,13 @@ def check_cross_entropy(input, target, weight, ignore_index, reduction, label_sm
         check_indices(target, rows, input.device)
     if weight is not None:
         check_like("weight", weight, (num_classes,), "input", input, any_dtype=True)
+
+
+def check_range(target, num_classes: int, ignore_index: int) -> None:
+    """Every target is a class or ``ignore_index``: IndexError, as in torch.  Reads the targets."""
+    wrong = (target != ignore_index) & ((target < 0) | (target >= num_classes))
+    if wrong.any():
+        raise IndexError(
+            f"target: expected class indices from 0 to {num_classes - 1}, or ignore_index "
+            f"{ignore_index}, got {target[wrong][0].item()}"
+        )

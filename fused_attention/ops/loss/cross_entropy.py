@@ -1,4 +1,4 @@
-"""`torch.nn.functional.cross_entropy`, signature and semantics, with one pass over the logits."""
+"""Cross-entropy: `torch.nn.functional.cross_entropy` in one pass over the logits."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch.nn import _reduction
 
-from ... import _triton, tuning
-from .. import autocast
-from ..errors import DtypeError
+from .. import autocast, backend
+from ..checks import DtypeError
 from ..layout import accumulator
 from ..registration import define, refuse_forward_mode
-from . import torch_backend as by_torch
 from .checks import check_cross_entropy
+from .reduction import mean
 
 _INSTEAD = "torch.nn.functional.cross_entropy"
 
@@ -79,13 +78,13 @@ def cross_entropy(
         return losses.reshape(target.shape).to(dtype)
     loss = losses.sum()
     if reduction == "mean":
-        loss = by_torch.mean(loss, flat, weight, ignore_index)
+        loss = mean(loss, flat, weight, ignore_index)
     return loss.to(dtype)
 
 
 def _rows(input, target, weight) -> torch.Tensor | None:
     """The logits as (N, C), a view with the classes adjacent; None where torch's own serves."""
-    if not _triton.serves(input) or target.shape == input.shape:
+    if not backend.uses_triton(input) or target.shape == input.shape:
         return None
     if weight is not None and weight.requires_grad:
         return None  # torch says that it has no gradient for it
@@ -104,59 +103,12 @@ def _result_dtype(input) -> torch.dtype:
     return torch.float32 if on else input.dtype
 
 
-def _config(logits):
-    return tuning.cross_entropy(logits.shape[1], tuning.architecture(logits.device))
-
-
-def _as_read(logits, target, weight):
-    """Laid out as the kernels read them."""
-    logits = logits if logits.stride(1) == 1 else logits.contiguous()
-    return logits, target.contiguous(), None if weight is None else weight.contiguous()
-
-
-def forward(logits, target, weight, ignore_index, label_smoothing):
-    """Losses (N,), and the statistics (N, 2) that `backward` needs."""
-    dtype = accumulator(logits.dtype)
-    if _triton.serves(logits):
-        from ...kernels.cross_entropy import cross_entropy_forward
-
-        results = _forward_fake(logits, target, weight, ignore_index, label_smoothing)
-        cross_entropy_forward(
-            *(*_as_read(logits, target, weight), *results),
-            *(ignore_index, label_smoothing, _config(logits)),
-        )
-        return results
-    if logits.device.type == "cpu":
-        by_torch.check_range(target, logits.shape[1], ignore_index)
-    x = logits.to(dtype)
-    top = x.amax(1)
-    top = top.where(top != -torch.inf, 0)
-    log_sum = (x - top[:, None]).exp().sum(1).log()
-    log_p = x - top[:, None] - log_sum[:, None]
-    losses = by_torch.losses(log_p, target, weight, ignore_index, label_smoothing)
-    return losses, torch.stack((top, log_sum), 1)
-
-
-def backward(grad, logits, target, weight, stats, ignore_index, label_smoothing, out=None):
-    """The gradient to the logits, written to ``out``, which may be them."""
-    # Here the logits are the caller's, who may look at them again: the gradient gets memory of its
-    # own.  `linear_cross_entropy` owns its logits, and overwrites them.
-    if out is None:
-        out = logits.new_empty(logits.shape)
-    if _triton.serves(logits):
-        from ...kernels.cross_entropy import cross_entropy_backward
-
-        smoothed = weight is not None and label_smoothing > 0
-        weight_sum = weight.sum(dtype=torch.float32) if smoothed else None
-        logits, target, weight = _as_read(logits, target, weight)
-        cross_entropy_backward(
-            *(grad, logits, target, weight, weight_sum, stats, out),
-            *(ignore_index, label_smoothing, _config(logits)),
-        )
-        return out
-    log_p = logits.to(stats.dtype) - stats[:, :1] - stats[:, 1:]
-    dlogits = by_torch.gradient_(log_p, target, weight, ignore_index, label_smoothing)
-    return out.copy_(dlogits.mul_(grad[:, None]))
+def _forward(logits, target, weight, ignore_index, label_smoothing):
+    losses, stats = _forward_fake(logits, target, weight, ignore_index, label_smoothing)
+    backend.of("loss", logits).forward(
+        logits, target, weight, ignore_index, label_smoothing, losses, stats
+    )
+    return losses, stats
 
 
 def _forward_fake(logits, target, weight, ignore_index, label_smoothing):
@@ -166,7 +118,11 @@ def _forward_fake(logits, target, weight, ignore_index, label_smoothing):
 
 
 def _backward(grad, logits, target, weight, stats, ignore_index, label_smoothing):
-    return backward(grad, logits, target, weight, stats, ignore_index, label_smoothing)
+    dlogits = logits.new_empty(logits.shape)
+    backend.of("loss", logits).backward(
+        grad, logits, target, weight, stats, ignore_index, label_smoothing, dlogits
+    )
+    return dlogits
 
 
 def _backward_fake(grad, logits, target, weight, stats, ignore_index, label_smoothing):
@@ -188,7 +144,7 @@ _OPTIONS = "int ignore_index, float label_smoothing"
 _cross_entropy = define(
     f"cross_entropy(Tensor logits, Tensor target, Tensor? weight, {_OPTIONS}) "
     "-> (Tensor losses, Tensor stats)",
-    forward,
+    _forward,
     _forward_fake,
     autograd=_autograd,
     setup_context=_setup_context,

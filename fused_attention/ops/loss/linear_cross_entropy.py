@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import torch
 
-from ... import _triton, tuning
-from .. import autocast
-from ..errors import ArgumentError
+from ... import tuning
+from .. import autocast, backend
+from ..checks import ArgumentError, DtypeError, check_floating
 from ..layout import accumulator
 from ..registration import define, refuse_forward_mode
-from . import torch_backend as by_torch
-from .checks import check_floating, check_indices, check_like, check_options
-from .cross_entropy import backward, forward
+from .checks import check_indices, check_like, check_options, check_range
+from .reduction import mean
 
 _PART = 8192  # rows of the weight's gradient
 _INSTEAD = "torch.nn.functional.linear with torch.nn.functional.cross_entropy"
@@ -66,7 +65,7 @@ def linear_cross_entropy(
         IndexError: see above.
         NotImplementedError: double backward, forward-mode derivatives.
     """
-    check_floating("hidden", hidden)
+    check_floating("hidden", hidden, dtype_error=DtypeError)
     dtype = hidden.dtype
     if dtype != torch.float64 and autocast.active_dtype(hidden.device.type) is not None:
         dtype = None  # of whatever dtypes the arguments are, autocast has its own
@@ -80,18 +79,25 @@ def linear_cross_entropy(
         for x in (hidden, weight, bias)
     ]
     loss, *_ = _linear_cross_entropy(
-        *(hidden.reshape(len(flat), hidden.shape[-1]), weight, flat, bias, class_weight),
-        *(ignore_index, float(label_smoothing), reduction != "none", wanted),
+        hidden.reshape(len(flat), hidden.shape[-1]),
+        weight,
+        flat,
+        bias,
+        class_weight,
+        ignore_index,
+        float(label_smoothing),
+        reduction != "none",
+        wanted,
     )
     if reduction == "mean":
-        loss = by_torch.mean(loss, flat, class_weight, ignore_index)
+        loss = mean(loss, flat, class_weight, ignore_index)
     elif reduction == "none":
         loss = loss.reshape(target.shape)
     return loss.to(torch.float32 if dtype is None else dtype)
 
 
 def _check(hidden, weight, target, bias, class_weight, any_dtype: bool) -> None:
-    check_floating("weight", weight)
+    check_floating("weight", weight, dtype_error=DtypeError)
     if hidden.ndim == 0:
         raise ArgumentError("hidden: expected (..., dim), got a scalar")
     if weight.ndim != 2:
@@ -126,12 +132,14 @@ def _in_chunks(
     buffer = hidden.new_empty(min(rows, tokens), vocabulary)
     one = losses.new_ones(1)
     options = ignore_index, label_smoothing
+    kernels = backend.of("loss", buffer)
     for start in range(0, tokens, rows):
         at = slice(start, start + rows)
         x, t = hidden[at], target[at]
         logits = _linear(x, weight, bias, buffer[: len(t)])
         grad = one.expand(len(t)) if upstream is None else upstream[at]
-        losses[at] = _losses(logits, t, class_weight, *options, grad if any(wanted) else None)
+        grad = grad if any(wanted) else None
+        kernels.losses_and_gradient_(logits, t, class_weight, *options, grad, losses[at])
         if wanted[0]:
             torch.mm(logits, weight, out=dhidden[at])
         if wanted[1]:
@@ -146,26 +154,6 @@ def _linear(x, weight, bias, out):
     if bias is None:
         return torch.mm(x, weight.t(), out=out)
     return torch.addmm(bias, x, weight.t(), out=out)
-
-
-def _losses(logits, target, class_weight, ignore_index, label_smoothing, grad):
-    """Losses of a chunk; unless ``grad`` is None, their gradient overwrites the logits."""
-    options = ignore_index, label_smoothing
-    if _triton.serves(logits):
-        losses, stats = forward(logits, target, class_weight, *options)
-        if grad is not None:
-            backward(grad, logits, target, class_weight, stats, *options, out=logits)
-        return losses
-    losses = logits.new_empty(len(target), dtype=accumulator(logits.dtype))
-    rows = tuning.rows_in_cache(logits.shape[1])  # several operations pass over each piece
-    for start in range(0, len(target), rows):
-        at = slice(start, start + rows)
-        log_p = logits[at].log_softmax(1, dtype=losses.dtype)
-        losses[at] = by_torch.losses(log_p, target[at], class_weight, *options)
-        if grad is not None:
-            dx = by_torch.gradient_(log_p, target[at], class_weight, *options)
-            torch.mul(dx, grad[at, None], out=logits[at])
-    return losses
 
 
 def _add_product(total, a, b) -> None:
@@ -183,10 +171,17 @@ def _forward(
     hidden, weight, target, bias, class_weight, ignore_index, label_smoothing, summed, wanted
 ):
     if hidden.device.type == "cpu":
-        by_torch.check_range(target, len(weight), ignore_index)
+        check_range(target, len(weight), ignore_index)
     losses, *gradients = _in_chunks(
-        *(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing),
-        *(None, wanted if summed else [False] * 3),
+        hidden,
+        weight,
+        target,
+        bias,
+        class_weight,
+        ignore_index,
+        label_smoothing,
+        upstream=None,
+        wanted=wanted if summed else [False] * 3,
     )
     return losses.sum() if summed else losses, *gradients
 
@@ -210,8 +205,15 @@ def _backward(
     if held:
         return tuple(_scaled(x, grad, hidden.dtype) for x in held)
     _, *gradients = _in_chunks(
-        *(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing),
-        *(grad.contiguous(), wanted),
+        hidden,
+        weight,
+        target,
+        bias,
+        class_weight,
+        ignore_index,
+        label_smoothing,
+        upstream=grad.contiguous(),
+        wanted=wanted,
     )
     return tuple(x.to(hidden.dtype) for x in gradients)
 

@@ -1,46 +1,54 @@
-"""Cross-entropy of rows of logits in PyTorch operations: what the kernels compute, without them.
+"""Cross-entropy of rows of logits on PyTorch operations.
 
-Shapes: logits and log_p (N, C), target (N,), class weights (C,) or None.
+Shapes: logits and log_p (N, C), target (N,), class weights (C,) or None, losses (N,), stats (N, 2):
+the maximum of each row and the logarithm of its sum of exponentials above it.
 """
 
 from __future__ import annotations
 
 import torch
 
-from ..layout import accumulator
+from ... import tuning
+from .checks import check_range
 
 
-def mean(total, target, weight, ignore_index: int) -> torch.Tensor:
-    """The sum of the losses over the weights of the targets that count.
+def forward(logits, target, weight, ignore_index: int, label_smoothing: float, losses, stats):
+    """Fills ``losses`` and ``stats``."""
+    if logits.device.type == "cpu":
+        check_range(target, logits.shape[1], ignore_index)
+    x = logits.to(losses.dtype)
+    top = x.amax(1)
+    top = top.where(top != -torch.inf, 0)
+    log_sum = (x - top[:, None]).exp().sum(1).log()
+    log_p = x - top[:, None] - log_sum[:, None]
+    losses.copy_(_losses(log_p, target, weight, ignore_index, label_smoothing))
+    torch.stack((top, log_sum), 1, out=stats)
 
-    Where none counts that is NaN, and has, as in torch, gradient zero.
+
+def backward(grad, logits, target, weight, stats, ignore_index, label_smoothing, dlogits) -> None:
+    """Fills ``dlogits``, which may be the logits."""
+    log_p = logits.to(stats.dtype) - stats[:, :1] - stats[:, 1:]
+    p = _gradient_(log_p, target, weight, ignore_index, label_smoothing)
+    dlogits.copy_(p.mul_(grad[:, None]))
+
+
+def losses_and_gradient_(logits, target, weight, ignore_index, label_smoothing, grad, losses):
+    """Fills ``losses``; unless ``grad`` is None, the gradient overwrites the logits.
+
+    In pieces that stay in a CPU's cache, since several operations pass over each.
     """
-    weights = _total_weight(target, weight, ignore_index)
-    some = weights != 0
-    return torch.where(some, total / weights.where(some, 1), total.detach() / weights)
+    rows = tuning.rows_in_cache(logits.shape[1])
+    options = (weight, ignore_index, label_smoothing)
+    for start in range(0, len(target), rows):
+        at = slice(start, start + rows)
+        log_p = logits[at].log_softmax(1, dtype=losses.dtype)
+        losses[at] = _losses(log_p, target[at], *options)
+        if grad is not None:
+            dx = _gradient_(log_p, target[at], *options)
+            torch.mul(dx, grad[at, None], out=logits[at])
 
 
-def _total_weight(target, weight, ignore_index: int) -> torch.Tensor:
-    counts = target != ignore_index
-    if weight is None:
-        return counts.sum()
-    # A target that is no class makes its loss NaN, so its weight does not matter; the clamp keeps
-    # it from being read out of bounds.
-    safe = target.where(counts, 0).clamp(0, len(weight) - 1)
-    return weight[safe].where(counts, 0).sum(dtype=accumulator(weight.dtype))
-
-
-def check_range(target, num_classes: int, ignore_index: int) -> None:
-    """On the CPU a target that is no class is an error."""
-    wrong = (target != ignore_index) & ((target < 0) | (target >= num_classes))
-    if wrong.any():
-        raise IndexError(
-            f"target: expected class indices from 0 to {num_classes - 1}, or ignore_index "
-            f"{ignore_index}, got {target[wrong][0].item()}"
-        )
-
-
-def losses(log_p, target, weight, ignore_index: int, label_smoothing: float) -> torch.Tensor:
+def _losses(log_p, target, weight, ignore_index: int, label_smoothing: float) -> torch.Tensor:
     """(N,): the loss of each row of log-probabilities; every target that counts is a class."""
     counts, safe, hit, share = _terms(target, weight, log_p, ignore_index, label_smoothing)
     loss = -hit * log_p.gather(1, safe[:, None])[:, 0]
@@ -49,8 +57,8 @@ def losses(log_p, target, weight, ignore_index: int, label_smoothing: float) -> 
     return loss.where(counts, 0)
 
 
-def gradient_(log_p, target, weight, ignore_index: int, label_smoothing: float) -> torch.Tensor:
-    """Overwrites ``log_p`` with the gradient of the sum of `losses` to the logits."""
+def _gradient_(log_p, target, weight, ignore_index: int, label_smoothing: float) -> torch.Tensor:
+    """Overwrites ``log_p`` with the gradient of the summed losses with respect to the logits."""
     counts, safe, hit, share = _terms(target, weight, log_p, ignore_index, label_smoothing)
     p = log_p.exp_()
     if weight is not None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ... import _triton, philox
-from ..attention.checks import check_scalars
+from ... import philox
+from .. import backend
+from ..checks import check_dropout, check_floating
 from ..registration import refuse_forward_mode
-from . import checks as norm_checks
-from . import operators as norm
+from . import checks, operators
 from .torch_backend import dropped
 
 
@@ -44,22 +44,24 @@ def add_layer_norm(
     Raises:
         ValueError, TypeError, NotImplementedError: as `layer_norm` does.
     """
-    norm_checks.check_input("x", x)
-    norm_checks.check_residual(x, residual)
-    norm_checks.check_normalized_shape(x, normalized_shape)
-    norm_checks.check_affine(weight, bias, x, normalized_shape)
-    norm_checks.check_eps(eps)
-    check_scalars(None, dropout_p)
-    if _triton.serves(x):
+    check_floating("x", x)
+    checks.check_residual(x, residual)
+    checks.check_normalized_shape(x, normalized_shape)
+    checks.check_affine(weight, bias, x, normalized_shape)
+    checks.check_eps(eps)
+    check_dropout(dropout_p)
+    if backend.uses_triton(x):
         refuse_forward_mode("add_layer_norm", "layer_norm of a sum", x, residual, weight, bias)
         size = len(normalized_shape)
-        normed, total = norm.apply_add(
+        normed, total = operators.apply_add(
             x, residual, size, weight, bias, eps, dropout_p, centred=True
         )
     else:
         total = _sum(x, residual, len(normalized_shape), dropout_p)
         weight, bias = (_in_dtype(p, total) for p in (weight, bias))
-        normed = F.layer_norm(total, normalized_shape, weight, bias, eps).to(norm.result_dtype(x))
+        normed = F.layer_norm(total, normalized_shape, weight, bias, eps).to(
+            operators.result_dtype(x)
+        )
     return (normed, total) if prenorm else normed
 
 
@@ -86,31 +88,31 @@ def add_rms_norm(
     Raises:
         ValueError, TypeError, NotImplementedError: as `layer_norm` does.
     """
-    norm_checks.check_input("x", x)
-    norm_checks.check_residual(x, residual)
-    norm_checks.check_normalized_shape(x, normalized_shape)
-    norm_checks.check_affine(weight, None, x, normalized_shape)
+    check_floating("x", x)
+    checks.check_residual(x, residual)
+    checks.check_normalized_shape(x, normalized_shape)
+    checks.check_affine(weight, None, x, normalized_shape)
     if eps is not None:
-        norm_checks.check_eps(eps)
-    check_scalars(None, dropout_p)
-    if _triton.serves(x):
+        checks.check_eps(eps)
+    check_dropout(dropout_p)
+    if backend.uses_triton(x):
         refuse_forward_mode("add_rms_norm", "rms_norm of a sum", x, residual, weight)
-        eps = norm.default_eps(x.dtype) if eps is None else eps
+        eps = operators.default_eps(x.dtype) if eps is None else eps
         size = len(normalized_shape)
-        normed, total = norm.apply_add(
+        normed, total = operators.apply_add(
             x, residual, size, weight, None, eps, dropout_p, centred=False
         )
     else:
         total = _sum(x, residual, len(normalized_shape), dropout_p)
         weight = _in_dtype(weight, total)
-        normed = F.rms_norm(total, normalized_shape, weight, eps).to(norm.result_dtype(x))
+        normed = F.rms_norm(total, normalized_shape, weight, eps).to(operators.result_dtype(x))
     return (normed, total) if prenorm else normed
 
 
 def _sum(x, residual, num_dims: int, dropout_p: float):
     """residual + dropout(x), the same elements dropped as the kernels drop."""
     if dropout_p > 0:
-        matrix = norm.as_matrix(x, num_dims)
+        matrix = operators.as_matrix(x, num_dims)
         x = dropped(matrix, dropout_p, philox.new_seed(x.device)).view(x.shape)
     return residual + x
 

@@ -1,4 +1,4 @@
-"""Every complaint about the arguments of a norm is raised here, before anything is allocated."""
+"""Checks of the arguments of the norms."""
 
 from __future__ import annotations
 
@@ -7,20 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..attention.checks import DTYPES
-from ..errors import ArgumentError
+from ..checks import ArgumentError, check_floating, check_same_device
 from ..layout import accumulator
-
-
-def check_input(name: str, x) -> None:
-    """A dense tensor of a dtype that is normalised."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.is_nested or x.layout != torch.strided:
-        raise NotImplementedError(f"{name}: expected a dense tensor, got a nested or sparse one")
-    if x.dtype not in DTYPES:
-        expected = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-        raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
 
 
 def check_normalized_shape(x: torch.Tensor, normalized_shape) -> None:
@@ -50,7 +38,7 @@ def check_parameter(name: str, parameter, x, normalized_shape, dtypes: Sequence)
             f"{name}: expected shape {tuple(normalized_shape)}, that of normalized_shape, "
             f"got {tuple(parameter.shape)}"
         )
-    check_device(name, parameter, x)
+    check_same_device(name, parameter, "x", x)
     if parameter.dtype not in dtypes:
         expected = " or ".join(dict.fromkeys(str(d).removeprefix("torch.") for d in dtypes))
         raise TypeError(f"{name}: expected dtype {expected}, got {parameter.dtype}")
@@ -73,17 +61,12 @@ def check_eps(eps) -> None:
 
 def check_residual(x: torch.Tensor, residual) -> None:
     """What x is added to: x's shape and device, x's dtype or fp32."""
-    check_input("residual", residual)
+    check_floating("residual", residual)
     if residual.shape != x.shape:
         raise ArgumentError(
             f"residual: expected the shape of x, {tuple(x.shape)}, got {tuple(residual.shape)}"
         )
-    check_device("residual", residual, x)
+    check_same_device("residual", residual, "x", x)
     wide = accumulator(x.dtype)
     if residual.dtype not in (x.dtype, wide):
         raise TypeError(f"residual: expected {x.dtype}, that of x, or {wide}, got {residual.dtype}")
-
-
-def check_device(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
-    if tensor.device != x.device:
-        raise ValueError(f"{name}: expected the device of x, {x.device}, got {tensor.device}")

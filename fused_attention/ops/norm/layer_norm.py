@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ... import _triton
+from .. import backend
+from ..checks import check_floating
 from ..registration import refuse_forward_mode
-from . import checks as norm_checks
-from . import operators as norm
+from . import checks, operators
 
 
 def layer_norm(
@@ -43,11 +43,11 @@ def layer_norm(
         NotImplementedError: nested and sparse tensors; on a GPU, forward-mode derivatives and
             double backward.
     """
-    norm_checks.check_input("x", x)
-    norm_checks.check_normalized_shape(x, normalized_shape)
-    norm_checks.check_affine(weight, bias, x, normalized_shape)
-    norm_checks.check_eps(eps)
-    if not _triton.serves(x):
+    check_floating("x", x)
+    checks.check_normalized_shape(x, normalized_shape)
+    checks.check_affine(weight, bias, x, normalized_shape)
+    checks.check_eps(eps)
+    if not backend.uses_triton(x):
         return F.layer_norm(x, normalized_shape, weight, bias, eps)
     refuse_forward_mode("layer_norm", "torch.nn.functional.layer_norm", x, weight, bias)
-    return norm.apply(x, len(normalized_shape), weight, bias, eps, centred=True)
+    return operators.apply(x, len(normalized_shape), weight, bias, eps, centred=True)

@@ -9,7 +9,8 @@ import math
 
 import torch
 
-from ... import _triton, philox
+from ... import philox
+from .. import backend
 from ..layout import accumulator
 from ..registration import define
 
@@ -34,8 +35,15 @@ def apply_add(
     """(norm, sum) of ``residual + dropout(x)``, on checked arguments."""
     seed = philox.new_seed(x.device) if dropout_p > 0 else None
     y, h, _, _ = _add_norm(
-        *(as_matrix(x, num_dims), as_matrix(residual, num_dims), flat(weight), flat(bias)),
-        *(float(eps), centred, float(dropout_p), seed, result_dtype(x)),
+        as_matrix(x, num_dims),
+        as_matrix(residual, num_dims),
+        flat(weight),
+        flat(bias),
+        float(eps),
+        centred,
+        float(dropout_p),
+        seed,
+        result_dtype(x),
     )
     return y.view(x.shape), h.view(x.shape)
 
@@ -56,17 +64,6 @@ def result_dtype(x) -> torch.dtype:
     return torch.float32 if autocast and x.dtype != torch.float64 else x.dtype
 
 
-def _path(x):
-    """Triton, where there is something to launch it for."""
-    if _triton.serves(x) and x.numel() > 0:
-        from . import triton_backend as norm_triton
-
-        return norm_triton
-    from . import torch_backend as norm_torch
-
-    return norm_torch
-
-
 def _empty_statistics(x, centred):
     num_rows, dtype = x.shape[0], accumulator(x.dtype)
     mean = x.new_empty(num_rows if centred else 0, dtype=dtype)
@@ -76,7 +73,7 @@ def _empty_statistics(x, centred):
 def _norm_forward(x, weight, bias, eps, centred, dtype):
     y = x.new_empty(x.shape, dtype=dtype)
     mean, rstd = _empty_statistics(x, centred)
-    _path(x).forward(x, None, weight, bias, y, None, mean, rstd, eps, 0.0, None)
+    backend.of("norm", x).forward(x, None, weight, bias, y, None, mean, rstd, eps, 0.0, None)
     return y, mean, rstd
 
 
@@ -86,7 +83,9 @@ def _norm_fake(x, weight, bias, eps, centred, dtype):
 
 def _norm_backward_forward(dy, x, weight, bias, mean, rstd, wanted):
     dx, dweight, dbias = _norm_backward_fake(dy, x, weight, bias, mean, rstd, wanted)
-    _path(x).backward(dy, None, x, weight, mean, rstd, dx, None, dweight, dbias, 0.0, None)
+    backend.of("norm", x).backward(
+        dy, None, x, weight, mean, rstd, dx, None, dweight, dbias, 0.0, None
+    )
     return dx, dweight, dbias
 
 
@@ -123,7 +122,7 @@ def _add_norm_forward(x, residual, weight, bias, eps, centred, dropout_p, seed, 
     y, h, mean, rstd = _add_norm_fake(
         x, residual, weight, bias, eps, centred, dropout_p, seed, dtype
     )
-    _path(x).forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed)
+    backend.of("norm", x).forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed)
     return y, h, mean, rstd
 
 
@@ -139,8 +138,8 @@ def _add_norm_backward_forward(
         dy, dsum, h, weight, bias, mean, rstd, dropout_p, seed, dtype, wanted
     )
     dx, dresidual, dweight, dbias = gradients
-    _path(h).backward(
-        *(dy, dsum, h, weight, mean, rstd, dx, dresidual, dweight, dbias, dropout_p, seed)
+    backend.of("norm", h).backward(
+        dy, dsum, h, weight, mean, rstd, dx, dresidual, dweight, dbias, dropout_p, seed
     )
     return gradients
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ... import _triton
-from ..attention.checks import DTYPES
+from .. import backend
+from ..checks import FLOATING, check_floating
 from ..registration import refuse_forward_mode
-from . import checks as norm_checks
-from . import operators as norm
+from . import checks, operators
 
 
 def rms_norm(
@@ -43,13 +42,13 @@ def rms_norm(
         NotImplementedError: nested and sparse tensors; on a GPU, forward-mode derivatives and
             double backward.
     """
-    norm_checks.check_input("x", x)
-    norm_checks.check_normalized_shape(x, normalized_shape)
-    norm_checks.check_parameter("weight", weight, x, normalized_shape, DTYPES)
+    check_floating("x", x)
+    checks.check_normalized_shape(x, normalized_shape)
+    checks.check_parameter("weight", weight, x, normalized_shape, FLOATING)
     if eps is not None:
-        norm_checks.check_eps(eps)
-    if not _triton.serves(x):
+        checks.check_eps(eps)
+    if not backend.uses_triton(x):
         return F.rms_norm(x, normalized_shape, weight, eps)
     refuse_forward_mode("rms_norm", "torch.nn.functional.rms_norm", x, weight)
-    eps = norm.default_eps(x.dtype) if eps is None else eps
-    return norm.apply(x, len(normalized_shape), weight, None, eps, centred=False)
+    eps = operators.default_eps(x.dtype) if eps is None else eps
+    return operators.apply(x, len(normalized_shape), weight, None, eps, centred=False)

@@ -1,7 +1,7 @@
-"""Norms on PyTorch operations: fills what it is given, as `norm_triton` does.
+"""Norms on PyTorch operations; both functions fill the results they are given.
 
-The public functions call PyTorch's own; this serves whoever calls the operators where no kernel
-runs, such as a program exported on a machine with a GPU.
+The public functions call PyTorch's own norms.  This backend serves operators called where no
+kernel runs, such as those of a program exported on a machine with a GPU.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Norms on Triton kernels: fills what it is given."""
+"""Norms on Triton kernels; both functions fill the results they are given."""
 
 from __future__ import annotations
 
 import torch
 
 from ... import philox, tuning
-from ...kernels import norm as kernels
+from ...kernels import norm
 
 
 def forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed) -> None:
@@ -15,11 +15,19 @@ def forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed) -
     fits = num_columns <= config.block_n
     if not fits:
         config = tuning.norm("forward_long", num_columns, arch)
-    residual = None if residual is None else _adjacent(residual)
-    launch = kernels.norm_forward if fits else kernels.norm_forward_long
+    launch = norm.norm_forward if fits else norm.norm_forward_long
     launch(
-        *(_adjacent(x), residual, _vector(weight), _vector(bias), y, h, _given(mean), rstd, eps),
-        *(_dropout(dropout_p, seed), config),
+        _adjacent(x),
+        None if residual is None else _adjacent(residual),
+        _vector(weight),
+        _vector(bias),
+        y,
+        h,
+        _given(mean),
+        rstd,
+        eps,
+        _dropout(dropout_p, seed),
+        config,
     )
 
 
@@ -43,16 +51,16 @@ def backward(
     inputs = (dy, dsum, h, _vector(weight), mean, rstd, _given(dx), _given(dresidual))
     dropout = _dropout(dropout_p, seed)
     if fits:
-        kernels.norm_backward(*inputs, *partials, dropout, programs, config)
+        norm.norm_backward(*inputs, *partials, dropout, programs, config)
     else:
         long = tuning.norm("backward_long", num_columns, arch)
-        kernels.norm_backward_long(*inputs, dropout, long)
+        norm.norm_backward_long(*inputs, dropout, long)
         if partials != [None, None]:
-            kernels.norm_columns(dy, h, mean, rstd, *partials, programs, config)
+            norm.norm_columns(dy, h, mean, rstd, *partials, programs, config)
     for partial, gradient in zip(partials, (dweight, dbias), strict=True):
         if partial is not None:
             config = tuning.norm("reduce", num_columns, arch)
-            kernels.norm_reduce(partial, gradient, config)
+            norm.norm_reduce(partial, gradient, config)
 
 
 def _given(x):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ... import _triton, tuning
+from .. import backend
 from ..registration import define
 from . import checks
-from .quantization import FLOATS, LARGEST, quantise, token_scales
+from .quantization import FLOATS
 
 
 def paged_append(
@@ -58,31 +58,8 @@ def paged_append(
 def _append(k, v, kv, slot_mapping, scales):
     if k.device.type == "cpu":
         checks.check_slots(slot_mapping, kv)
-    if k.shape[0] == 0 or kv.numel() == 0:
-        return
-    if _triton.serves(k):
-        from ...kernels import paged_cache
-
-        largest = LARGEST.get(kv.dtype, 0.0)
-        stored = kv.view(torch.uint8) if kv.dtype == torch.float8_e4m3fn else kv
-        with torch.cuda.device_of(k):
-            paged_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
-        return
-    written = slot_mapping >= 0
-    if not written.all():
-        k, v, slot_mapping = k[written], v[written], slot_mapping[written]
-    block, offset = slot_mapping // kv.shape[2], slot_mapping % kv.shape[2]
-    for side, x in enumerate((k, v)):
-        if kv.dtype in LARGEST:
-            if scales.ndim == 4:
-                each = token_scales(x, kv.dtype)
-                scales[block, side, offset] = each
-            else:
-                each = scales[side]
-            # As bytes: PyTorch does not index 8-bit floats.
-            x = quantise(x, each, kv.dtype).view(torch.uint8)
-        stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
-        stored[block, side, offset] = x.to(stored.dtype)
+    if k.shape[0] > 0 and kv.numel() > 0:
+        backend.of("paged", k).append(k, v, kv, slot_mapping, scales)
 
 
 _paged_append = define(

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import torch
 
-from ... import _triton, tuning
+from ... import tuning
 from ...variants.base import Shape, Variant, as_variants, decode, encode
 from ...variants.causal import causal
-from ..attention import sinks as extra_logits
-from ..attention.checks import check_scalars
+from .. import backend
+from ..attention import sinks
+from ..checks import check_scale
 from ..layout import accumulator
 from ..registration import define
 from . import checks
-from . import torch_backend as paged_attention_torch
 from .quantization import FLOATS
 
 _CAUSAL = (causal(),)
@@ -74,7 +74,7 @@ def paged_attention(
         NotImplementedError: q, kv or an argument of a variant requires a gradient: there is none.
     """
     variants = as_variants(variants)
-    check_scalars(scale, 0.0)
+    check_scale(scale)
     checks.check_storage(kv, scales)
     _check_queries(q, kv)
     _check_metadata(q.shape[0], kv, block_table, seq_lens, cu_seqlens_q)
@@ -83,12 +83,20 @@ def paged_attention(
     _check_variants(q, kv, block_table, variants, max_seqlen_q)
     checks.check_no_gradient("paged_attention", q=q, kv=kv)
     scale = 1 / math.sqrt(q.shape[2]) if scale is None else float(scale)
-    variants, extra = extra_logits.split(variants)
+    variants, extra = sinks.split_off(variants)
     results = _paged_attention(
-        *(q.detach(), kv, scales, block_table, seq_lens, cu_seqlens_q),
-        *(*encode(variants), scale, max_seqlen_q, num_splits),
+        q.detach(),
+        kv,
+        scales,
+        block_table,
+        seq_lens,
+        cu_seqlens_q,
+        *encode(variants),
+        scale,
+        max_seqlen_q,
+        num_splits,
     )
-    out, lse = extra_logits.join(*results, extra, heads_at=1)
+    out, lse = sinks.apply(*results, extra, heads_at=1)
     return (out, lse) if return_lse else out
 
 
@@ -146,21 +154,13 @@ def _check_variants(q, kv, block_table, variants, max_seqlen_q) -> None:
 def _forward(
     q, kv, scales, table, seq_lens, cu_seqlens_q, spec, tensors, scalars, scale, max_q, splits
 ):
-    variants = decode(spec, tensors, scalars)
-    lengths = None
     if q.device.type == "cpu":
         lengths = checks.read_lengths(kv, table, seq_lens, cu_seqlens_q, q.shape[0], max_q)
-    if _triton.serves(q):
-        from . import triton_backend as paged_attention_triton
-
-        if lengths is not None and max_q is None:
-            max_q = lengths.max_seqlen_q
-        return paged_attention_triton.forward(
-            q, kv, scales, table, seq_lens, cu_seqlens_q, variants, scale, max_q, splits
-        )
-    if lengths is None:
-        lengths = checks.Lengths(cu_seqlens_q.tolist(), seq_lens.tolist())
-    return paged_attention_torch.forward(q, kv, scales, table, lengths, variants, scale)
+        max_q = lengths.max_seqlen_q if max_q is None else max_q
+    variants = decode(spec, tensors, scalars)
+    return backend.of("paged", q).attention(
+        q, kv, scales, table, seq_lens, cu_seqlens_q, variants, scale, max_q, splits
+    )
 
 
 def _forward_fake(q, *rest):

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
+from ..attention.checks import MAX_HEAD_DIM
+from ..checks import check_dense
 from .quantization import FLOATS, LARGEST, NARROWER
-
-MAX_HEAD_DIM = 256
 
 
 class Lengths(NamedTuple):
@@ -40,13 +40,7 @@ def check_no_gradient(op: str, **tensors) -> None:
 
 def check_tensor(name: str, x, dtypes, shape: str, like: torch.Tensor | None = None) -> None:
     """A dense tensor of one of ``dtypes``, with as many dimensions as ``shape`` names."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.is_nested or x.layout != torch.strided:
-        raise NotImplementedError(f"{name}: expected a dense tensor, got a nested or sparse one")
-    if x.dtype not in dtypes:
-        expected = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
-        raise TypeError(f"{name}: expected dtype {expected}, got {x.dtype}")
+    check_dense(name, x, dtypes)
     if x.ndim != shape.count(",") + (not shape.endswith(",)")):
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
     if like is not None and x.device != like.device:

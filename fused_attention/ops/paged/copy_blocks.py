@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ... import _triton, tuning
+from .. import backend
 from ..registration import define
 from . import checks
 from .quantization import FLOATS, LARGEST
@@ -41,16 +41,10 @@ def copy_blocks(kv: torch.Tensor, pairs: torch.Tensor) -> None:
 def _copy(kv, pairs):
     if kv.device.type == "cpu":
         checks.check_pairs(pairs, kv.shape[0])
-    if pairs.shape[0] == 0 or kv.numel() == 0:
-        return
-    stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
-    if _triton.serves(kv):
-        from ...kernels import paged_cache
-
-        with torch.cuda.device_of(kv):
-            paged_cache.copy_blocks(stored, pairs, tuning.COPY_ELEMENTS)
-        return
-    stored[pairs[:, 1]] = stored[pairs[:, 0]]
+    if pairs.shape[0] > 0 and kv.numel() > 0:
+        backend.of("paged", kv).copy_blocks(
+            kv.view(torch.uint8) if kv.dtype in LARGEST else kv, pairs
+        )
 
 
 _copy_blocks = define(

@@ -22,7 +22,7 @@ def token_scales(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.where(scales == 0, 1.0, scales)
 
 
-def quantise(x: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def quantize(x: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """``x`` / ``scales`` to the nearest number of ``dtype``, ties to even, saturating."""
     x = (x.float() / scales[..., None]).clamp(-LARGEST[dtype], LARGEST[dtype])
     return (x.round() if dtype == torch.int8 else x).to(dtype)

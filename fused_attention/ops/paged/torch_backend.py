@@ -1,8 +1,9 @@
-"""Paged attention without Triton, a sequence at a time.
+"""The paged cache on PyTorch operations.
 
-One query reads its pages where they are, if that is worth it (`paged_decode_torch`).  Otherwise
-those that are visible are gathered, and the sequence is treated as one of a batch that shares its
-tensors (a stride of 0), so that variants see its index and all else is that of dense attention.
+Attention takes one sequence at a time.  A single query reads its pages where they lie if they are
+large enough (`torch_decode`).  Otherwise the visible pages are gathered, and the sequence becomes
+one of a batch that shares its tensors (stride 0), so that variants see its index and the rest is
+dense attention.
 """
 
 from __future__ import annotations
@@ -11,36 +12,41 @@ import math
 
 import torch
 
-from ...variants.base import Variant
-from ..attention import tile_aten as aten
-from ..attention import tile_online as online
-from ..attention.tiles import Problem, Tile, key_bounds, rows_per_tile
-from ..attention.torch_backend import keep_freed_memory
+from ...variants.base import Shape, Variant
+from ..attention import tile_aten, tile_online
+from ..attention.tiles import Tile, key_bounds, rows_per_tile
 from ..layout import accumulator
-from . import torch_decode as decode
-from .checks import Lengths
-from .quantization import LARGEST
-
-_CHUNK_SCORES = 1 << 19
-_ONLINE_ROWS = 256
-_ATEN_ROWS = 512
+from . import torch_decode
+from .quantization import LARGEST, quantize, token_scales
 
 
-def forward(
-    q, kv, scales, block_table, lengths: Lengths, variants: tuple[Variant, ...], scale: float
+def attention(
+    q,
+    kv,
+    scales,
+    block_table,
+    seq_lens,
+    cu_seqlens_q,
+    variants: tuple[Variant, ...],
+    scale: float,
+    max_seqlen_q: int | None = None,
+    num_splits: int | None = None,
 ):
-    """Output (tokens, H, D) in the dtype of q, and LSE (tokens, H)."""
+    """Output (tokens, H, D) in the dtype of q, and LSE (tokens, H).
+
+    ``max_seqlen_q`` and ``num_splits`` matter to the kernels alone.
+    """
     out = q.new_empty(q.shape)
     lse = q.new_empty(q.shape[:2], dtype=accumulator(q.dtype))
-    num_seqs, ends = len(lengths.seq_lens), lengths.cu_seqlens_q
+    ends, lengths = cu_seqlens_q.tolist(), seq_lens.tolist()
     plain = q.device.type == "cpu" and all(v.type.score is None for v in variants)
-    buffer = _buffer(kv, max(lengths.seq_lens, default=0), q.dtype)
-    for b, seqlen_k in enumerate(lengths.seq_lens):
+    buffer = _buffer(kv, max(lengths, default=0), q.dtype)
+    for b, seqlen_k in enumerate(lengths):
         rows = slice(ends[b], ends[b + 1])
         seqlen_q = rows.stop - rows.start
-        problem = Problem(num_seqs, q.shape[1], seqlen_q, seqlen_k, q.device)
+        shape = Shape(len(lengths), q.shape[1], seqlen_q, seqlen_k, q.device)
         out_b, lse_b = (x[rows].transpose(0, 1)[None] for x in (out, lse))  # (1, H, M, ...)
-        seen = key_bounds(problem, variants, b, 0, seqlen_q - 1) if seqlen_q else (0, 0)
+        seen = key_bounds(shape, variants, b, 0, seqlen_q - 1) if seqlen_q else (0, 0)
         if 0 in (*out_b.shape, seqlen_k) or seen[0] >= seen[1]:
             out_b.fill_(0)
             lse_b.fill_(-math.inf)
@@ -52,16 +58,16 @@ def forward(
             continue
         k, v = _gather(kv, scales, block_table[b], lo, seqlen_k, buffer)
         q_b = q[rows].to(k.dtype).transpose(0, 1)[None]
-        _sequence(q_b, k, v, problem, b, variants, scale, out_b, lse_b)
+        _sequence(q_b, k, v, shape, b, variants, scale, out_b, lse_b)
     return out, lse
 
 
 def _one_query(q, kv, scales, blocks, lo: int, hi: int, buffer, scale: float):
     """Output (H, D) and LSE (H,) of the query q, (H, D), that sees the keys [lo, hi), and all."""
-    if decode.in_place(q, kv):
-        return decode.attend_in_place(q, kv, blocks.tolist(), lo, hi, scale)
+    if torch_decode.in_place(q, kv):
+        return torch_decode.attend_in_place(q, kv, blocks.tolist(), lo, hi, scale)
     k, v = (x[:, :, lo:] for x in _gather(kv, scales, blocks, lo, hi, buffer))
-    return decode.attend_gathered(q.to(k.dtype), k, v, scale)
+    return torch_decode.attend_gathered(q.to(k.dtype), k, v, scale)
 
 
 def _buffer(kv, most_keys: int, dtype):
@@ -69,7 +75,7 @@ def _buffer(kv, most_keys: int, dtype):
 
     In the dtype of q; of 8 bits in that of its sums.
     """
-    keep_freed_memory()
+    tile_online.keep_freed_memory()
     held = accumulator(dtype) if kv.dtype in LARGEST else dtype
     return kv.new_empty((2, -(-most_keys // kv.shape[2]), *kv.shape[2:]), dtype=held)
 
@@ -96,27 +102,51 @@ def _gather(kv, scales, blocks, first: int, seqlen_k: int, buffer):
     return sides
 
 
-def _sequence(q, k, v, problem: Problem, b: int, variants, scale: float, out, lse) -> None:
+def _sequence(q, k, v, shape: Shape, b: int, variants, scale: float, out, lse) -> None:
     """Fill ``out`` and ``lse``, (1, H, M, ...), with the attention of sequence ``b``."""
-    use_aten = aten.can_express(q, v, variants, None)
-    if use_aten and aten.in_one_call(q, k, variants, scale):
-        results = aten.forward_whole(q, k, v, bool(variants), scale)
+    use_aten = tile_aten.can_express(q, v, variants, None)
+    if use_aten and tile_aten.in_one_call(q, k, variants, scale):
+        results = tile_aten.forward_whole(q, k, v, bool(variants), scale)
         out.copy_(results[0])
         lse.copy_(results[1])
         return
-    seqlen_q, heads = problem.seqlen_q, problem.num_heads
-    q, k, v = (x.expand(problem.batch, -1, -1, -1) for x in (q, k, v))
-    step = rows_per_tile(problem, variants, _ATEN_ROWS if use_aten else _ONLINE_ROWS)
-    keys = max(128, _CHUNK_SCORES // (heads * min(step, seqlen_q)) // 4 * 4)
+    seqlen_q, heads = shape.seqlen_q, shape.num_heads
+    q, k, v = (x.expand(shape.batch, -1, -1, -1) for x in (q, k, v))
+    step = rows_per_tile(shape, variants, tile_aten.ROWS if use_aten else tile_online.ROWS)
+    keys = tile_online.keys_per_chunk(heads * min(step, seqlen_q))
     for start in range(0, seqlen_q, step):
         rows = slice(start, min(start + step, seqlen_q))
-        bounds = key_bounds(problem, variants, b, rows.start, rows.stop - 1)
+        bounds = key_bounds(shape, variants, b, rows.start, rows.stop - 1)
         tile = Tile(slice(b, b + 1), rows, *bounds)
         if tile.lo >= tile.hi:
             out[:, :, rows], lse[:, :, rows] = 0, -math.inf
         elif use_aten:
-            results = aten.forward(q, k, v, variants, scale, tile)
+            results = tile_aten.forward(q, k, v, variants, scale, tile)
             out[:, :, rows], lse[:, :, rows] = results
         else:
-            results = online.forward(q, k, v, variants, scale, None, tile, keys)
+            results = tile_online.forward(q, k, v, variants, scale, None, tile, keys)
             out[:, :, rows], lse[:, :, rows] = results
+
+
+def append(k, v, kv, slot_mapping, scales) -> None:
+    """Write keys and values (tokens, K, D) into their slots of ``kv``."""
+    written = slot_mapping >= 0
+    if not written.all():
+        k, v, slot_mapping = k[written], v[written], slot_mapping[written]
+    block, offset = slot_mapping // kv.shape[2], slot_mapping % kv.shape[2]
+    for side, x in enumerate((k, v)):
+        if kv.dtype in LARGEST:
+            if scales.ndim == 4:
+                each = token_scales(x, kv.dtype)
+                scales[block, side, offset] = each
+            else:
+                each = scales[side]
+            # As bytes: PyTorch does not index 8-bit floats.
+            x = quantize(x, each, kv.dtype).view(torch.uint8)
+        stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
+        stored[block, side, offset] = x.to(stored.dtype)
+
+
+def copy_blocks(kv, pairs) -> None:
+    """Copy blocks of ``kv`` to others."""
+    kv[pairs[:, 1]] = kv[pairs[:, 0]]

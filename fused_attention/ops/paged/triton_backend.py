@@ -1,17 +1,18 @@
-"""Paged attention by the Triton kernels, on a GPU or in the interpreter; never waits for either."""
+"""The paged cache on Triton kernels: attention, writing, copying.  Never waits for the GPU."""
 
 from __future__ import annotations
 
 import torch
 
 from ... import tuning
-from ...kernels import paged_attention
+from ...kernels import paged_attention, paged_cache
 from ...kernels.launch import Options
 from ...variants.base import Variant
 from ..attention.triton_backend import stack
+from .quantization import LARGEST
 
 
-def forward(
+def attention(
     q,
     kv,
     scales,
@@ -54,3 +55,17 @@ def forward(
         paged_attention.paged_attention(q, kv[:, 0], kv[:, 1], partial, partial_lse, *operands)
         paged_attention.paged_attention_combine(partial, partial_lse, out, lse)
     return out, lse
+
+
+def append(k, v, kv, slot_mapping, scales) -> None:
+    """Write keys and values (tokens, K, D) into their slots of ``kv``."""
+    largest = LARGEST.get(kv.dtype, 0.0)
+    stored = kv.view(torch.uint8) if kv.dtype == torch.float8_e4m3fn else kv
+    with torch.cuda.device_of(k):
+        paged_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
+
+
+def copy_blocks(kv, pairs) -> None:
+    """Copy blocks of ``kv`` to others."""
+    with torch.cuda.device_of(kv):
+        paged_cache.copy_blocks(kv, pairs, tuning.COPY_ELEMENTS)

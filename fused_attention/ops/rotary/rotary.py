@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ... import _triton, tuning
-from ..activation.activations import check_tensor
-from ..index_checks import check_index_range, check_index_type
+from .. import backend
+from ..checks import check_floating, check_index_range, check_index_type, check_same_device
 from ..layout import empty_like
 from ..registration import define, refuse_forward_mode
-from . import torch_backend as rotary_torch
+from . import torch_backend
 from .scaling import RotaryScaling
 
 
@@ -91,10 +90,10 @@ def apply_rotary(
 
 
 def _apply(q, k, cos, sin, interleaved, positions):
-    if not _triton.serves(q):
-        cos, sin = rotary_torch.rows(cos, sin, positions, q.shape[2])
+    if not backend.uses_triton(q):
+        cos, sin = torch_backend.rows(cos, sin, positions, q.shape[2])
         return tuple(
-            x if x is None else rotary_torch.rotate(x, cos, sin, interleaved) for x in (q, k)
+            x if x is None else torch_backend.rotate(x, cos, sin, interleaved) for x in (q, k)
         )
     refuse_forward_mode("apply_rotary", "the same on the CPU", q, k)
     rotated = _rotary(q, q[:, :0] if k is None else k, cos, sin, positions, interleaved, False)
@@ -104,9 +103,8 @@ def _apply(q, k, cos, sin, interleaved, positions):
 def _check(q, k, cos, sin, positions):
     named = {"q": q, "cos": cos, "sin": sin} | ({} if k is None else {"k": k})
     for name, x in named.items():
-        check_tensor(name, x)
-        if x.device != q.device:
-            raise ValueError(f"{name}: expected the device of q, {q.device}, got {x.device}")
+        check_floating(name, x)
+        check_same_device(name, x, "q", q)
     if q.ndim not in (3, 4):
         raise ValueError(
             "q: expected 4 dimensions (batch, heads, seqlen, head_dim) or 3 (tokens, heads, "
@@ -165,25 +163,11 @@ def _check_positions(positions, batch, seqlen, cos):
 
 
 def _forward(q, k, cos, sin, positions, interleaved, inverse):
-    out = _fake(q, k, cos, sin, positions, interleaved, inverse)
+    q_out, k_out = _fake(q, k, cos, sin, positions, interleaved, inverse)
     if cos.shape[1] == 0:
-        return tuple(y.copy_(x) for y, x in zip(out, (q, k), strict=True))
-    if not _triton.serves(q):
-        cos, sin = rotary_torch.rows(cos, sin, positions, q.shape[2])
-        sin = -sin if inverse else sin
-        return tuple(
-            y.copy_(rotary_torch.rotated(x, cos, sin, interleaved))
-            for y, x in zip(out, (q, k), strict=True)
-        )
-    from ...kernels.rotary import rotary
-
-    if positions is not None:
-        positions = positions.expand(q.shape[0], q.shape[2])
-    if out[0].numel() + out[1].numel() > 0:
-        q, k, cos, sin = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, cos, sin))
-        with torch.cuda.device_of(q):
-            rotary(q, k, *out, cos, sin, positions, interleaved, inverse, tuning.rotary())
-    return out
+        return q_out.copy_(q), k_out.copy_(k)
+    backend.of("rotary", q).rotary(q, k, q_out, k_out, cos, sin, positions, interleaved, inverse)
+    return q_out, k_out
 
 
 def _fake(q, k, cos, sin, positions, interleaved, inverse):

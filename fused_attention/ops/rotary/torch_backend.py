@@ -8,6 +8,14 @@ import torch
 _CHUNK = 2**20
 
 
+def rotary(q, k, q_out, k_out, cos, sin, positions, interleaved: bool, inverse: bool) -> None:
+    """Fills ``q_out`` and ``k_out``."""
+    cos, sin = rows(cos, sin, positions, q.shape[2])
+    sin = -sin if inverse else sin
+    q_out.copy_(rotated(q, cos, sin, interleaved))
+    k_out.copy_(rotated(k, cos, sin, interleaved))
+
+
 def rows(cos, sin, positions, seqlen: int):
     """The rows of the tables at each position, (batch or 1, 1, seqlen, rotary_dim // 2)."""
     if positions is None:
