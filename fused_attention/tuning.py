@@ -12,21 +12,31 @@ from typing import NamedTuple
 import torch
 
 
-class Config(NamedTuple):
+class AttentionConfig(NamedTuple):
+    """A program of an attention kernel: a tile of block_m rows of q and block_n keys."""
+
     block_m: int
     block_n: int
     num_warps: int
     num_stages: int
 
 
-class Flat(NamedTuple):
-    """A program of a pointwise kernel: so many numbers, wherever rows end."""
+class NormConfig(NamedTuple):
+    """A program of a norm: a tile of block_m rows and block_n columns."""
+
+    block_m: int
+    block_n: int
+    num_warps: int
+
+
+class BlockConfig(NamedTuple):
+    """A program of a one-dimensional kernel: a block of elements, or of classes."""
 
     block: int
     num_warps: int
 
 
-class Tile(NamedTuple):
+class TileConfig(NamedTuple):
     """A program of a pointwise kernel that must know its columns."""
 
     block_rows: int
@@ -34,8 +44,8 @@ class Tile(NamedTuple):
     num_warps: int
 
 
-class Rotary(NamedTuple):
-    """A program of the rotary kernel: so many positions of so many heads, one after another."""
+class RotaryConfig(NamedTuple):
+    """A program of the rotary kernel: block_positions positions of ``heads`` heads in turn."""
 
     block_positions: int
     heads: int
@@ -44,8 +54,8 @@ class Rotary(NamedTuple):
 
 INTERPRETER = "interpreter"
 # Small, so that small problems have tiles of every kind.
-_INTERPRETED = Config(64, 32, 4, 1)
-_INTERPRETED_DECODE = Config(16, 32, 4, 1)
+_INTERPRETED = AttentionConfig(64, 32, 4, 1)
+_INTERPRETED_DECODE = AttentionConfig(16, 32, 4, 1)
 
 # What programs of kernels/paged_cache.py handle: numbers of one token, and of one block.
 APPEND_ELEMENTS = 4096
@@ -65,19 +75,19 @@ _HALF = {
         "sm_100": ((128, 64, 8, 3), (128, 64, 8, 3), (64, 64, 8, 2)),
         "gfx942": ((128, 64, 8, 2), (128, 32, 8, 2), (64, 32, 8, 2)),
     },
-    "key_gradient": {
+    "dkdv": {
         "sm_80": ((32, 64, 8, 1), (64, 64, 8, 1), (32, 32, 8, 1)),
         "sm_90": ((64, 64, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1)),
         "sm_100": ((64, 64, 8, 1), (64, 64, 8, 1), (32, 32, 8, 1)),
         "gfx942": ((32, 64, 8, 1), (32, 64, 4, 1), (16, 64, 8, 1)),
     },
-    "query_gradient": {
+    "dq": {
         "sm_80": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 32, 8, 1)),
         "sm_90": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 2)),
         "sm_100": ((64, 64, 8, 2), (64, 64, 8, 2), (64, 64, 8, 1)),
         "gfx942": ((64, 64, 8, 1), (64, 32, 8, 1), (64, 32, 4, 1)),
     },
-    "argument_gradient": {
+    "dbias": {
         "sm_80": ((64, 32, 8, 1), (32, 32, 8, 1), (16, 32, 4, 1)),
         "sm_90": ((64, 32, 8, 1), (64, 32, 8, 1), (64, 32, 8, 1)),
         "sm_100": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 32, 8, 1)),
@@ -100,31 +110,23 @@ _HALF = {
 # fp32 inputs, the same on every GPU: there are no matrix units to feed, only registers to spare.
 _SINGLE = {
     "forward": ((32, 32, 4, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
-    "key_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
-    "query_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
-    "argument_gradient": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+    "dkdv": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+    "dq": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
+    "dbias": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
     "paged_decode": ((16, 32, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
     "paged_prefill": ((32, 32, 4, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
 }
 
 
-def config(kernel: str, head_dim: int, dtype: torch.dtype, arch: str) -> Config:
-    """For ``kernel`` forward, key_gradient, query_gradient, argument_gradient or paged_*.
+def config(kernel: str, head_dim: int, dtype: torch.dtype, arch: str) -> AttentionConfig:
+    """For ``kernel`` forward, dkdv, dq, dbias or paged_*.
 
     ``head_dim`` is the larger of q's and v's; ``arch`` comes from `architecture`.
     """
     if arch == INTERPRETER:
         return _INTERPRETED_DECODE if kernel == "paged_decode" else _INTERPRETED
     sizes = _SINGLE[kernel] if dtype == torch.float32 else _HALF[kernel][_family(arch)]
-    return Config(*sizes[0 if head_dim <= 64 else 1 if head_dim <= 128 else 2])
-
-
-class RowConfig(NamedTuple):
-    """A program of a norm: a tile of block_m rows and block_n columns."""
-
-    block_m: int
-    block_n: int
-    num_warps: int
+    return AttentionConfig(*sizes[0 if head_dim <= 64 else 1 if head_dim <= 128 else 2])
 
 
 # Norms: the most columns of a tile, its numbers, and how many of them a thread holds.
@@ -146,7 +148,7 @@ _NORM_INTERPRETED = {
 }
 
 
-def norm(kernel: str, num_columns: int, arch: str) -> RowConfig:
+def norm(kernel: str, num_columns: int, arch: str) -> NormConfig:
     """For ``kernel`` forward, forward_long, backward, backward_long, columns or reduce.
 
     Rows longer than block_n do not fit: those are for the long kernels, which take one at a time.
@@ -157,7 +159,7 @@ def norm(kernel: str, num_columns: int, arch: str) -> RowConfig:
     block_m = 1 if kernel.endswith("long") else max(1, min(64, numbers // block_n))
     lanes = 64 if arch.startswith("gfx") else 32
     num_warps = max(1, min(512 // lanes, block_m * block_n // (lanes * per_thread)))
-    return RowConfig(block_m, block_n, num_warps)
+    return NormConfig(block_m, block_n, num_warps)
 
 
 def programs(device: torch.device, num_warps: int) -> int:
@@ -173,25 +175,25 @@ _TILE, _FLAT = 1024, 2048
 _REDUCING = 1024
 
 
-def pointwise() -> Flat:
+def pointwise() -> BlockConfig:
     """For numbers in the order they lie in memory."""
-    return Flat(_FLAT, 4)
+    return BlockConfig(_FLAT, 4)
 
 
-def tile(columns: int) -> Tile:
+def tile(columns: int) -> TileConfig:
     """For a matrix with so many columns; the number of its rows changes nothing."""
     block = min(_TILE, 1 << max(0, columns - 1).bit_length())
-    return Tile(_TILE // block, block, 4)
+    return TileConfig(_TILE // block, block, 4)
 
 
-def reducing_programs(rows: int, columns: int, config: Tile) -> int:
+def reducing_programs(rows: int, columns: int, config: TileConfig) -> int:
     """How many programs share the row tiles of a sum over the rows."""
     column_tiles = -(-columns // config.block_columns)
     return max(1, min(-(-rows // config.block_rows), _REDUCING // column_tiles))
 
 
-def rotary() -> Rotary:
-    return Rotary(16, 8, 4)
+def rotary() -> RotaryConfig:
+    return RotaryConfig(16, 8, 4)
 
 
 def paged(
@@ -202,7 +204,7 @@ def paged(
     dtype: torch.dtype,
     kv_dtype: torch.dtype,
     arch: str,
-) -> Config:
+) -> AttentionConfig:
     """For attention over pages: ``queries`` of a sequence, ``group`` query heads on a key head.
 
     block_m holds the heads of at least one token, block_n divides the page; converting from 8
@@ -233,11 +235,6 @@ def splits(programs: int, keys: int, block_m: int, device: torch.device) -> int:
 def has_e4m3(arch: str) -> bool:
     """Whether 8-bit floats are a type there; the others read them as bytes."""
     return arch.startswith("sm_") and int(arch.removeprefix("sm_")) >= 89
-
-
-class BlockConfig(NamedTuple):
-    block: int
-    num_warps: int
 
 
 def cross_entropy(num_classes: int, arch: str) -> BlockConfig:

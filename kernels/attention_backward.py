@@ -16,36 +16,20 @@ p and ds are left operands of its products as they stand.
 import triton
 import triton.language as tl
 
-from .attention_forward import LOG2E
 from .dropout import keep_tile
+from .grid import head_ptr, query_tile
 from .hooks import (
+    block_count,
+    block_start,
     fold_bounds,
     fold_masks,
     fold_score_grads,
     fold_scores,
-    ragged_count,
-    ragged_start,
 )
-from .launch import Options, padded, strides
+from .launch import LaunchOptions, padded, strides
 from .memory import load_rows, store_rows
 from .numerics import dot, dot_add, round_to
-
-
-@triton.jit
-def _weights(s, sm_scale, lse, at, SCORES: tl.constexpr, score_args):
-    """exp(scores - lse) from the unscaled scores and the LSE in base 2."""
-    if len(SCORES) == 0:
-        return tl.exp2(s * (sm_scale * LOG2E) - lse)
-    else:
-        s = fold_scores(s * sm_scale, at, SCORES, score_args, len(SCORES))
-        return tl.exp2(s * LOG2E - lse)
-
-
-@triton.jit
-def _load_lse(lse_ptr, offs_m, seqlen_q):
-    """LSE in base 2; +inf, which makes the weights 0, for rows that saw nothing or are none."""
-    lse = tl.load(lse_ptr + offs_m, mask=offs_m < seqlen_q, other=float("-inf")) * LOG2E
-    return tl.where(lse == float("-inf"), float("inf"), lse)
+from .softmax import load_lse, weights
 
 
 @triton.jit
@@ -84,7 +68,7 @@ def _delta_kernel(
 
 
 @triton.jit
-def _key_gradient_kernel(
+def _dkdv_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
@@ -139,10 +123,10 @@ def _key_gradient_kernel(
     start_n = pid % num_tiles * BLOCK_N
     off_b = pid // num_tiles // num_kv_heads
     off_hk = pid // num_tiles % num_kv_heads
-    k_ptr += off_b.to(tl.int64) * stride_kb + off_hk.to(tl.int64) * stride_kh
-    v_ptr += off_b.to(tl.int64) * stride_vb + off_hk.to(tl.int64) * stride_vh
-    dk_ptr += off_b.to(tl.int64) * stride_dkb + off_hk.to(tl.int64) * stride_dkh
-    dv_ptr += off_b.to(tl.int64) * stride_dvb + off_hk.to(tl.int64) * stride_dvh
+    k_ptr = head_ptr(k_ptr, off_b, off_hk, stride_kb, stride_kh)
+    v_ptr = head_ptr(v_ptr, off_b, off_hk, stride_vb, stride_vh)
+    dk_ptr = head_ptr(dk_ptr, off_b, off_hk, stride_dkb, stride_dkh)
+    dv_ptr = head_ptr(dv_ptr, off_b, off_hk, stride_dvb, stride_dvh)
 
     offset = seqlen_k - seqlen_q
     offs_n = start_n + tl.arange(0, BLOCK_N)
@@ -156,11 +140,11 @@ def _key_gradient_kernel(
     for group in tl.range(GROUP_SIZE):
         off_h = off_hk * GROUP_SIZE + group
         off_bh = (off_b * num_kv_heads * GROUP_SIZE + off_h).to(tl.int64)
-        q_head = q_ptr + off_b.to(tl.int64) * stride_qb + off_h.to(tl.int64) * stride_qh
-        do_head = do_ptr + off_b.to(tl.int64) * stride_dob + off_h.to(tl.int64) * stride_doh
+        q_head = head_ptr(q_ptr, off_b, off_h, stride_qb, stride_qh)
+        do_head = head_ptr(do_ptr, off_b, off_h, stride_dob, stride_doh)
         lse_head = lse_ptr + off_bh * seqlen_q
         delta_head = delta_ptr + off_bh * seqlen_q
-        lo, hi, full_lo, full_hi = fold_bounds(
+        bounds = fold_bounds(
             off_b,
             off_h,
             start_n,
@@ -173,28 +157,21 @@ def _key_gradient_kernel(
             mask_args,
             BLOCK_M,
         )
-        for RAGGED in tl.static_range(2):
-            if RAGGED:
-                num_steps = ragged_count(lo, hi, full_lo, full_hi, BLOCK_M)
-            else:
-                num_steps = (full_hi - full_lo) // BLOCK_M
-            for step in tl.range(num_steps):
-                if RAGGED:
-                    start_m = ragged_start(step, lo, full_lo, full_hi, BLOCK_M)
-                else:
-                    start_m = full_lo + step * BLOCK_M
+        for PARTIAL in tl.static_range(2):
+            for step in tl.range(block_count(bounds, PARTIAL, BLOCK_M)):
+                start_m = block_start(step, bounds, PARTIAL, BLOCK_M)
                 offs_m = start_m + tl.arange(0, BLOCK_M)
                 row = tl.minimum(offs_m, seqlen_q - 1)
-                q = load_rows(q_head, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, RAGGED)
-                lse = _load_lse(lse_head, offs_m, seqlen_q)
+                q = load_rows(q_head, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, PARTIAL)
+                lse = load_lse(lse_head, offs_m, seqlen_q)
                 s = dot(k, tl.trans(q), PRECISION)  # (N, M)
                 at = (off_b, off_h, (row + offset)[None, :], kv_idx, seqlen_q, seqlen_k)
-                p = _weights(s, sm_scale, lse[None, :], at, SCORES, score_args)
-                if RAGGED:
+                p = weights(s, sm_scale, lse[None, :], at, SCORES, score_args)
+                if PARTIAL:
                     keep = fold_masks((offs_m < seqlen_q)[None, :], at, MASKS, mask_args)
                     p = tl.where(keep, p, 0.0)
                 do = load_rows(
-                    do_head, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, RAGGED
+                    do_head, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, PARTIAL
                 )
                 dp = dot(v, tl.trans(do), PRECISION)  # (N, M)
                 p_kept = p
@@ -209,7 +186,7 @@ def _key_gradient_kernel(
                 delta = tl.load(delta_head + offs_m, mask=offs_m < seqlen_q, other=0.0)
                 ds = p * (dp - delta[None, :])
                 ds = fold_score_grads(ds, s * sm_scale, at, SCORES, SCORE_GRADS, score_args, 0)
-                if RAGGED:
+                if PARTIAL:
                     ds = tl.where(keep, ds, 0.0)
                 dk = dot_add(round_to(ds, q.dtype), q, dk, PRECISION)
 
@@ -220,7 +197,7 @@ def _key_gradient_kernel(
 
 
 @triton.jit
-def _query_gradient_kernel(
+def _dq_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
@@ -266,18 +243,12 @@ def _query_gradient_kernel(
     BLOCK_DV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    num_tiles = tl.cdiv(seqlen_q, BLOCK_M)
-    pid = tl.program_id(0)
-    start_m = (num_tiles - 1 - pid % num_tiles) * BLOCK_M  # the longest causal rows go first
-    off_bh = pid // num_tiles
-    off_b = off_bh // num_heads
-    off_h = off_bh % num_heads
-    off_hk = off_h // GROUP_SIZE
-    q_ptr += off_b.to(tl.int64) * stride_qb + off_h.to(tl.int64) * stride_qh
-    k_ptr += off_b.to(tl.int64) * stride_kb + off_hk.to(tl.int64) * stride_kh
-    v_ptr += off_b.to(tl.int64) * stride_vb + off_hk.to(tl.int64) * stride_vh
-    do_ptr += off_b.to(tl.int64) * stride_dob + off_h.to(tl.int64) * stride_doh
-    dq_ptr += off_b.to(tl.int64) * stride_dqb + off_h.to(tl.int64) * stride_dqh
+    start_m, off_b, off_h, off_hk, off_bh = query_tile(num_heads, seqlen_q, GROUP_SIZE, BLOCK_M)
+    q_ptr = head_ptr(q_ptr, off_b, off_h, stride_qb, stride_qh)
+    k_ptr = head_ptr(k_ptr, off_b, off_hk, stride_kb, stride_kh)
+    v_ptr = head_ptr(v_ptr, off_b, off_hk, stride_vb, stride_vh)
+    do_ptr = head_ptr(do_ptr, off_b, off_h, stride_dob, stride_doh)
+    dq_ptr = head_ptr(dq_ptr, off_b, off_h, stride_dqb, stride_dqh)
     lse_ptr += off_bh.to(tl.int64) * seqlen_q
     delta_ptr += off_bh.to(tl.int64) * seqlen_q
 
@@ -286,32 +257,26 @@ def _query_gradient_kernel(
     row = tl.minimum(offs_m, seqlen_q - 1)[:, None]
     q = load_rows(q_ptr, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, True)  # (M, D)
     do = load_rows(do_ptr, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, True)  # (M, DV)
-    lse = _load_lse(lse_ptr, offs_m, seqlen_q)[:, None]
+    lse = load_lse(lse_ptr, offs_m, seqlen_q)[:, None]
     delta = tl.load(delta_ptr + offs_m, mask=offs_m < seqlen_q, other=0.0)[:, None]
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
 
     first = start_m + offset
     last = tl.minimum(start_m + BLOCK_M, seqlen_q) - 1 + offset
-    lo, hi, full_lo, full_hi = fold_bounds(
+    bounds = fold_bounds(
         off_b, off_h, first, last, 0, seqlen_k, seqlen_q, seqlen_k, KEY_BOUNDS, mask_args, BLOCK_N
     )
-    for RAGGED in tl.static_range(2):
-        if RAGGED:
-            num_steps = ragged_count(lo, hi, full_lo, full_hi, BLOCK_N)
-        else:
-            num_steps = (full_hi - full_lo) // BLOCK_N
-        for step in tl.range(num_steps):
-            if RAGGED:
-                start_n = ragged_start(step, lo, full_lo, full_hi, BLOCK_N)
-            else:
-                start_n = full_lo + step * BLOCK_N
+    lo, hi, _, _ = bounds
+    for PARTIAL in tl.static_range(2):
+        for step in tl.range(block_count(bounds, PARTIAL, BLOCK_N)):
+            start_n = block_start(step, bounds, PARTIAL, BLOCK_N)
             offs_n = start_n + tl.arange(0, BLOCK_N)
-            k = load_rows(k_ptr, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, RAGGED)  # (N, D)
+            k = load_rows(k_ptr, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, PARTIAL)  # (N, D)
             s = dot(q, tl.trans(k), PRECISION)  # (M, N)
-            kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if RAGGED else offs_n[None, :]
+            kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if PARTIAL else offs_n[None, :]
             at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)
-            p = _weights(s, sm_scale, lse, at, SCORES, score_args)
-            v = load_rows(v_ptr, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, RAGGED)  # (N, DV)
+            p = weights(s, sm_scale, lse, at, SCORES, score_args)
+            v = load_rows(v_ptr, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, PARTIAL)
             dp = dot(do, tl.trans(v), PRECISION)  # (M, N)
             if DROPOUT:
                 kept = keep_tile(seed_ptr, off_b, off_h, row, start_n, dropout_threshold, BLOCK_N)
@@ -319,7 +284,7 @@ def _query_gradient_kernel(
             ds = fold_score_grads(
                 p * (dp - delta), s * sm_scale, at, SCORES, SCORE_GRADS, score_args, 0
             )
-            if RAGGED:
+            if PARTIAL:
                 keep = ((offs_n >= lo) & (offs_n < hi))[None, :]
                 ds = tl.where(fold_masks(keep, at, MASKS, mask_args), ds, 0.0)
             dq = dot_add(round_to(ds, k.dtype), k, dq, PRECISION)
@@ -329,14 +294,14 @@ def _query_gradient_kernel(
 
 
 @triton.jit
-def _argument_gradient_kernel(
+def _dbias_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
     do_ptr,
     lse_ptr,
     delta_ptr,
-    darg_ptr,
+    dbias_ptr,
     seed_ptr,
     stride_qb,
     stride_qh,
@@ -407,11 +372,11 @@ def _argument_gradient_kernel(
     kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :]
     first = start_m + offset
     last = tl.minimum(start_m + BLOCK_M, seqlen_q) - 1 + offset
-    darg = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    dbias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for i in tl.range(count_b * count_h):
         off_b = first_b + i // count_h
         off_h = first_h + i % count_h
-        lo, hi, full_lo, full_hi = fold_bounds(
+        lo, hi, _, _ = fold_bounds(
             off_b,
             off_h,
             first,
@@ -436,11 +401,11 @@ def _argument_gradient_kernel(
             k = load_rows(k_head, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, True)
             v = load_rows(v_head, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, True)
             do = load_rows(do_head, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, True)
-            lse = _load_lse(lse_ptr + head, offs_m, seqlen_q)[:, None]
+            lse = load_lse(lse_ptr + head, offs_m, seqlen_q)[:, None]
             delta = tl.load(delta_ptr + head + offs_m, mask=offs_m < seqlen_q, other=0.0)[:, None]
             s = dot(q, tl.trans(k), PRECISION)  # (M, N)
             at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)
-            p = _weights(s, sm_scale, lse, at, SCORES, score_args)
+            p = weights(s, sm_scale, lse, at, SCORES, score_args)
             s = s * sm_scale
             dp = dot(do, tl.trans(v), PRECISION)  # (M, N)
             if DROPOUT:
@@ -452,23 +417,23 @@ def _argument_gradient_kernel(
             s_in = fold_scores(s, at, SCORES, score_args, INDEX)
             contribution = ARG_GRAD(ds, s_in, *at, score_args[INDEX])
             keep = (offs_m < seqlen_q)[:, None] & ((offs_n >= lo) & (offs_n < hi))[None, :]
-            darg += tl.where(fold_masks(keep, at, MASKS, mask_args), contribution, 0.0)
+            dbias += tl.where(fold_masks(keep, at, MASKS, mask_args), contribution, 0.0)
 
-    darg_ptr += (0 if SUM_B else first_b.to(tl.int64) * stride_db) + (
+    dbias_ptr += (0 if SUM_B else first_b.to(tl.int64) * stride_db) + (
         0 if SUM_H else first_h.to(tl.int64) * stride_dh
     )
     at_m = offs_m.to(tl.int64) * stride_dm
     at_n = offs_n.to(tl.int64) * stride_dn
     tile = tile_m.to(tl.int64) * stride_dm
     if SUM_M and SUM_N:
-        tl.store(darg_ptr + tile + tile_n * stride_dn, tl.sum(tl.sum(darg, 1), 0))
+        tl.store(dbias_ptr + tile + tile_n * stride_dn, tl.sum(tl.sum(dbias, 1), 0))
     elif SUM_M:
-        tl.store(darg_ptr + tile + at_n, tl.sum(darg, 0), mask=offs_n < seqlen_k)
+        tl.store(dbias_ptr + tile + at_n, tl.sum(dbias, 0), mask=offs_n < seqlen_k)
     elif SUM_N:
-        tl.store(darg_ptr + at_m + tile_n * stride_dn, tl.sum(darg, 1), mask=offs_m < seqlen_q)
+        tl.store(dbias_ptr + at_m + tile_n * stride_dn, tl.sum(dbias, 1), mask=offs_m < seqlen_q)
     else:
         inside = (offs_m < seqlen_q)[:, None] & (offs_n < seqlen_k)[None, :]
-        tl.store(darg_ptr + at_m[:, None] + at_n[None, :], darg, mask=inside)
+        tl.store(dbias_ptr + at_m[:, None] + at_n[None, :], dbias, mask=inside)
 
 
 def attention_delta(o, do, dlse, delta, config) -> None:
@@ -486,11 +451,11 @@ def attention_delta(o, do, dlse, delta, config) -> None:
     )
 
 
-def attention_key_gradient(q, k, v, do, lse, delta, dk, dv, options: Options) -> None:
+def attention_dkdv(q, k, v, do, lse, delta, dk, dv, options: LaunchOptions) -> None:
     """Launch over all key heads: fills ``dk`` (B, K, N, D) and ``dv`` (B, K, N, DV)."""
     batch, num_kv_heads, seqlen_k, _ = k.shape
     grid = (triton.cdiv(seqlen_k, options.config.block_n) * num_kv_heads * batch,)
-    _key_gradient_kernel[grid](
+    _dkdv_kernel[grid](
         *(q, k, v, do, lse, delta, dk, dv, options.seed),
         *strides(q, k, v, do, dk, dv),
         *(num_kv_heads, q.shape[2], seqlen_k),
@@ -501,11 +466,11 @@ def attention_key_gradient(q, k, v, do, lse, delta, dk, dv, options: Options) ->
     )
 
 
-def attention_query_gradient(q, k, v, do, lse, delta, dq, options: Options) -> None:
+def attention_dq(q, k, v, do, lse, delta, dq, options: LaunchOptions) -> None:
     """Launch over all heads: fills ``dq`` (B, H, M, D)."""
     batch, num_heads, seqlen_q, _ = q.shape
     grid = (triton.cdiv(seqlen_q, options.config.block_m) * num_heads * batch,)
-    _query_gradient_kernel[grid](
+    _dq_kernel[grid](
         *(q, k, v, do, lse, delta, dq, options.seed),
         *strides(q, k, v, do, dq),
         *(num_heads, seqlen_q, k.shape[2]),
@@ -516,7 +481,7 @@ def attention_query_gradient(q, k, v, do, lse, delta, dq, options: Options) -> N
     )
 
 
-def attention_argument_gradient(q, k, v, do, lse, delta, shape, index: int, options: Options):
+def attention_dbias(q, k, v, do, lse, delta, shape, index: int, options: LaunchOptions):
     """The gradient, fp32, of the argument of score hook ``index``, whose 4-D shape is ``shape``."""
     full = (*q.shape[:3], k.shape[2])
     tiles = (
@@ -529,11 +494,11 @@ def attention_argument_gradient(q, k, v, do, lse, delta, shape, index: int, opti
         tiles[0] if sums[2] else shape[2],
         tiles[1] if sums[3] else shape[3],
     )
-    darg = q.new_empty(partial, dtype=lse.dtype)
-    _argument_gradient_kernel[(tiles[0] * tiles[1] * shape[0] * shape[1],)](
-        *(q, k, v, do, lse, delta, darg, options.seed),
+    dbias = q.new_empty(partial, dtype=lse.dtype)
+    _dbias_kernel[(tiles[0] * tiles[1] * shape[0] * shape[1],)](
+        *(q, k, v, do, lse, delta, dbias, options.seed),
         *strides(q, k, v, do),
-        *darg.stride(),
+        *dbias.stride(),
         *full,
         *options.arguments,
         KEY_BOUNDS=options.stack.key_bounds,
@@ -546,4 +511,4 @@ def attention_argument_gradient(q, k, v, do, lse, delta, shape, index: int, opti
         SUM_N=sums[3],
         **options.constants(q, k, v),
     )
-    return darg.sum_to_size(shape)
+    return dbias.sum_to_size(shape)

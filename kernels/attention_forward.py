@@ -8,20 +8,19 @@ FlashAttention-2 (Dao 2023, arXiv 2307.08691), with the variant stack of `hooks`
     m_i, l_i  running maximum (base 2) and running sum of each row's exponentials
 
 The keys that a tile of rows can see fall into tiles that all rows see entirely, which need no
-mask, and ragged ones, which do; the loop is unrolled into one for each kind.
+mask (full), and those that do (partial); the loop is unrolled into one for each kind.
 """
 
 import triton
 import triton.language as tl
 
 from .dropout import keep_tile
-from .hooks import fold_bounds, fold_masks, fold_scores, ragged_count, ragged_start
-from .launch import Options, strides
+from .grid import head_ptr, query_tile
+from .hooks import block_count, block_start, fold_bounds, fold_masks
+from .launch import LaunchOptions, strides
 from .memory import load_rows, store_rows
 from .numerics import dot, dot_add, negative, round_to
-
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
+from .softmax import LN2, fold_scaled_scores, online_softmax
 
 
 @triton.jit
@@ -65,17 +64,11 @@ def _attention_forward_kernel(
     BLOCK_DV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    num_tiles = tl.cdiv(seqlen_q, BLOCK_M)
-    pid = tl.program_id(0)
-    start_m = (num_tiles - 1 - pid % num_tiles) * BLOCK_M  # the longest causal rows go first
-    off_bh = pid // num_tiles
-    off_b = off_bh // num_heads
-    off_h = off_bh % num_heads
-    off_hk = off_h // GROUP_SIZE
-    q_ptr += off_b.to(tl.int64) * stride_qb + off_h.to(tl.int64) * stride_qh
-    k_ptr += off_b.to(tl.int64) * stride_kb + off_hk.to(tl.int64) * stride_kh
-    v_ptr += off_b.to(tl.int64) * stride_vb + off_hk.to(tl.int64) * stride_vh
-    o_ptr += off_b.to(tl.int64) * stride_ob + off_h.to(tl.int64) * stride_oh
+    start_m, off_b, off_h, off_hk, off_bh = query_tile(num_heads, seqlen_q, GROUP_SIZE, BLOCK_M)
+    q_ptr = head_ptr(q_ptr, off_b, off_h, stride_qb, stride_qh)
+    k_ptr = head_ptr(k_ptr, off_b, off_hk, stride_kb, stride_kh)
+    v_ptr = head_ptr(v_ptr, off_b, off_hk, stride_vb, stride_vh)
+    o_ptr = head_ptr(o_ptr, off_b, off_h, stride_ob, stride_oh)
     lse_ptr += off_bh.to(tl.int64) * seqlen_q
 
     offset = seqlen_k - seqlen_q
@@ -91,50 +84,29 @@ def _attention_forward_kernel(
 
     first = start_m + offset
     last = tl.minimum(start_m + BLOCK_M, seqlen_q) - 1 + offset
-    lo, hi, full_lo, full_hi = fold_bounds(
+    bounds = fold_bounds(
         off_b, off_h, first, last, 0, seqlen_k, seqlen_q, seqlen_k, KEY_BOUNDS, mask_args, BLOCK_N
     )
-    for RAGGED in tl.static_range(2):
-        if RAGGED:
-            num_steps = ragged_count(lo, hi, full_lo, full_hi, BLOCK_N)
-        else:
-            num_steps = (full_hi - full_lo) // BLOCK_N
-        for step in tl.range(num_steps):
-            if RAGGED:
-                start_n = ragged_start(step, lo, full_lo, full_hi, BLOCK_N)
-            else:
-                start_n = full_lo + step * BLOCK_N
+    lo, hi, _, _ = bounds
+    for PARTIAL in tl.static_range(2):
+        for step in tl.range(block_count(bounds, PARTIAL, BLOCK_N)):
+            start_n = block_start(step, bounds, PARTIAL, BLOCK_N)
             offs_n = start_n + tl.arange(0, BLOCK_N)
-            k = load_rows(k_ptr, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, RAGGED)  # (N, D)
+            k = load_rows(k_ptr, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, PARTIAL)  # (N, D)
             s = dot(q, tl.trans(k), PRECISION)  # (M, N)
 
-            kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if RAGGED else offs_n[None, :]
+            kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if PARTIAL else offs_n[None, :]
             at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)
-            if len(SCORES) > 0:
-                s = fold_scores(s * sm_scale, at, SCORES, score_args, len(SCORES))
-                scale = LOG2E
-            else:
-                scale = sm_scale * LOG2E
-            if RAGGED:
+            s, scale = fold_scaled_scores(s, sm_scale, at, SCORES, score_args)
+            if PARTIAL:
                 keep = ((offs_n >= lo) & (offs_n < hi))[None, :]
                 s = tl.where(fold_masks(keep, at, MASKS, mask_args), s * scale, float("-inf"))
-                m_new = tl.maximum(m_i, tl.max(s, 1))
-                m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-                p = tl.exp2(s - m_safe[:, None])
-            else:
-                # The scale is not negative here, so it may wait until after the maximum, where
-                # multiplication and subtraction are one instruction.
-                m_new = tl.maximum(m_i, tl.max(s, 1) * scale)
-                m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-                p = tl.exp2(s * scale - m_safe[:, None])
-
-            alpha = tl.exp2(m_i - m_safe)
-            l_i = l_i * alpha + tl.sum(p, 1)
-            m_i = m_new
+                scale = 1.0
+            m_i, l_i, p, alpha = online_softmax(s, scale, m_i, l_i)
             if DROPOUT:
                 kept = keep_tile(seed_ptr, off_b, off_h, row, start_n, dropout_threshold, BLOCK_N)
                 p = tl.where(kept, p, 0.0)
-            v = load_rows(v_ptr, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, RAGGED)  # (N, DV)
+            v = load_rows(v_ptr, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, PARTIAL)
             acc = dot_add(round_to(p, v.dtype), v, acc * alpha[:, None], PRECISION)  # (M, DV)
 
     l_safe = tl.where(l_i == 0, 1.0, l_i)
@@ -146,7 +118,7 @@ def _attention_forward_kernel(
     tl.store(lse_ptr + offs_m, lse, mask=offs_m < seqlen_q)
 
 
-def attention_forward(q, k, v, o, lse, options: Options) -> None:
+def attention_forward(q, k, v, o, lse, options: LaunchOptions) -> None:
     """Launch over all heads: fills ``o`` (B, H, M, DV) and ``lse`` (B, H, M), fp32, contiguous."""
     batch, num_heads, seqlen_q, _ = q.shape
     grid = (triton.cdiv(seqlen_q, options.config.block_m) * num_heads * batch,)

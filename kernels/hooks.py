@@ -66,8 +66,9 @@ def fold_bounds(
 ):
     """Where to loop: the intersection of all bounds within [lowest, highest).
 
-    Returns lo, hi, full_lo, full_hi relative to ``lowest``, with 0 <= lo <= hi.  Blocks that start
-    in [full_lo, full_hi), both multiples of BLOCK, need no mask; there may be none.
+    Returns (lo, hi, full_lo, full_hi) relative to ``lowest``, with 0 <= lo <= hi.  Blocks that
+    start in [full_lo, full_hi), both multiples of BLOCK, are full: they need no mask.  There may
+    be none.
     """
     lo = lowest
     hi = highest
@@ -91,15 +92,23 @@ def fold_bounds(
 
 
 @triton.jit
-def ragged_count(lo, hi, full_lo, full_hi, BLOCK: tl.constexpr):
-    """How many blocks need a mask: those below full_lo and those from full_hi on."""
-    below = (full_lo - lo // BLOCK * BLOCK) // BLOCK
-    return tl.where(lo < hi, below + tl.cdiv(tl.maximum(hi - full_hi, 0), BLOCK), 0)
+def block_count(bounds, PARTIAL: tl.constexpr, BLOCK: tl.constexpr):
+    """How many blocks are partial, below full_lo and from full_hi on; or how many are full."""
+    lo, hi, full_lo, full_hi = bounds
+    if PARTIAL:
+        below = (full_lo - lo // BLOCK * BLOCK) // BLOCK
+        return tl.where(lo < hi, below + tl.cdiv(tl.maximum(hi - full_hi, 0), BLOCK), 0)
+    else:
+        return (full_hi - full_lo) // BLOCK
 
 
 @triton.jit
-def ragged_start(i, lo, full_lo, full_hi, BLOCK: tl.constexpr):
-    """Where the i-th of them starts."""
-    start = lo // BLOCK * BLOCK
-    below = (full_lo - start) // BLOCK
-    return tl.where(i < below, start + i * BLOCK, full_hi + (i - below) * BLOCK)
+def block_start(i, bounds, PARTIAL: tl.constexpr, BLOCK: tl.constexpr):
+    """Where the i-th partial, or the i-th full, block starts."""
+    lo, hi, full_lo, full_hi = bounds
+    if PARTIAL:
+        start = lo // BLOCK * BLOCK
+        below = (full_lo - start) // BLOCK
+        return tl.where(i < below, start + i * BLOCK, full_hi + (i - below) * BLOCK)
+    else:
+        return full_lo + i * BLOCK

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import triton
 
 
-class Stack(NamedTuple):
+class VariantStack(NamedTuple):
     """A variant stack: hooks, the arguments of each beside it (see `hooks`)."""
 
     masks: tuple = ()
@@ -20,7 +20,7 @@ class Stack(NamedTuple):
     arg_grads: tuple = ()
 
 
-class Options(NamedTuple):
+class LaunchOptions(NamedTuple):
     """How attention is computed, apart from the tensors.
 
     ``seed`` is an int64 tensor, or None for no dropout; ``config`` has block_m, block_n, num_warps
@@ -28,7 +28,7 @@ class Options(NamedTuple):
     """
 
     sm_scale: float
-    stack: Stack
+    stack: VariantStack
     config: Any
     precision: str
     seed: Any = None

@@ -17,12 +17,12 @@ partial results of a token and head by their LSE.
 import triton
 import triton.language as tl
 
-from .attention_forward import LN2, LOG2E
-from .hooks import fold_bounds, fold_masks, fold_scores, ragged_count, ragged_start
-from .launch import Options, padded
+from .hooks import block_count, block_start, fold_bounds, fold_masks
+from .launch import LaunchOptions, padded
 from .memory import load_rows
 from .numerics import dot, dot_add, negative, round_to
 from .quantization import from_storage
+from .softmax import LN2, LOG2E, fold_scaled_scores, online_softmax
 
 
 @triton.jit
@@ -62,8 +62,17 @@ def _group_bounds(
     if len(BOUNDS) > 0:
         for group in tl.range(1, GROUP_SIZE):
             lo_h, hi_h, full_lo_h, full_hi_h = fold_bounds(
-                *(b, first_h + group, first, last, 0, seqlen_k),
-                *(seqlen_q, seqlen_k, BOUNDS, mask_args, BLOCK),
+                b,
+                first_h + group,
+                first,
+                last,
+                0,
+                seqlen_k,
+                seqlen_q,
+                seqlen_k,
+                BOUNDS,
+                mask_args,
+                BLOCK,
             )
             lo = tl.minimum(lo, lo_h)
             hi = tl.maximum(hi, hi_h)
@@ -74,8 +83,9 @@ def _group_bounds(
 
 
 @triton.jit
-def _split_bounds(lo, hi, full_lo, full_hi, BLOCK: tl.constexpr):
-    """This split's share of them: whole tiles, in order; where they run out, none."""
+def _split_bounds(bounds, BLOCK: tl.constexpr):
+    """This split's share of the bounds: whole tiles, in order; where they run out, none."""
+    lo, hi, full_lo, full_hi = bounds
     first = lo // BLOCK
     end = tl.cdiv(hi, BLOCK)
     share = tl.cdiv(end - first, tl.num_programs(2))
@@ -166,29 +176,29 @@ def _paged_attention_kernel(
     offset = seqlen_k - seqlen_q
     first = start_m + offset
     last = tl.minimum(start_m + TOKENS, seqlen_q) - 1 + offset
-    lo, hi, full_lo, full_hi = _group_bounds(
-        *(off_b, off_hk * GROUP_SIZE, first, last, seqlen_q, seqlen_k),
-        *(KEY_BOUNDS, mask_args, GROUP_SIZE, BLOCK_N),
+    bounds = _group_bounds(
+        off_b,
+        off_hk * GROUP_SIZE,
+        first,
+        last,
+        seqlen_q,
+        seqlen_k,
+        KEY_BOUNDS,
+        mask_args,
+        GROUP_SIZE,
+        BLOCK_N,
     )
-    lo, hi, full_lo, full_hi = _split_bounds(lo, hi, full_lo, full_hi, BLOCK_N)
-    for RAGGED in tl.static_range(2):
-        if RAGGED:
-            num_steps = ragged_count(lo, hi, full_lo, full_hi, BLOCK_N)
-        else:
-            num_steps = (full_hi - full_lo) // BLOCK_N
-        for step in tl.range(num_steps):
-            if RAGGED:
-                start_n = ragged_start(step, lo, full_lo, full_hi, BLOCK_N)
-            else:
-                start_n = full_lo + step * BLOCK_N
+    bounds = _split_bounds(bounds, BLOCK_N)
+    lo, hi, _, _ = bounds
+    for PARTIAL in tl.static_range(2):
+        for step in tl.range(block_count(bounds, PARTIAL, BLOCK_N)):
+            start_n = block_start(step, bounds, PARTIAL, BLOCK_N)
             offs_n = start_n + tl.arange(0, BLOCK_N)
             page = start_n // PAGE_SIZE
             block = tl.load(block_table_ptr + page).to(tl.int64)
             # Where position 0 would be, were the whole sequence laid out around this block.
             origin = block * stride_block - page.to(tl.int64) * PAGE_SIZE * stride_slot
-            k = load_rows(
-                k_ptr + origin, offs_n, stride_slot, lo, hi, HEAD_DIM, BLOCK_D, RAGGED
-            )  # (N, D)
+            k = load_rows(k_ptr + origin, offs_n, stride_slot, lo, hi, HEAD_DIM, BLOCK_D, PARTIAL)
             s = dot(q, tl.trans(from_storage(k, q.dtype)), PRECISION)  # (M, N)
             if SCALES == "token":
                 at = scales_ptr + (block * 2 * PAGE_SIZE + offs_n % PAGE_SIZE) * num_kv_heads
@@ -197,7 +207,7 @@ def _paged_attention_kernel(
                 s *= tl.load(at, mask=real, other=0.0)[None, :]
                 v_scale = tl.load(at + PAGE_SIZE * num_kv_heads, mask=real, other=0.0)
 
-            kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if RAGGED else offs_n[None, :]
+            kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if PARTIAL else offs_n[None, :]
             at_score = (
                 off_b,
                 off_h[:, None],
@@ -206,26 +216,15 @@ def _paged_attention_kernel(
                 seqlen_q,
                 seqlen_k,
             )
-            if len(SCORES) > 0:
-                s = fold_scores(s * sm_scale, at_score, SCORES, score_args, len(SCORES))
-                scale = LOG2E
-            else:
-                scale = sm_scale * LOG2E
-            if RAGGED:
+            s, scale = fold_scaled_scores(s, sm_scale, at_score, SCORES, score_args)
+            if PARTIAL:
                 keep = ((offs_n >= lo) & (offs_n < hi))[None, :]
                 keep = fold_masks(keep, at_score, MASKS, mask_args)
                 s = tl.where(keep, s * scale, float("-inf"))
             else:
                 s = s * scale
-            m_new = tl.maximum(m_i, tl.max(s, 1))
-            m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2(s - m_safe[:, None])
-            alpha = tl.exp2(m_i - m_safe)
-            l_i = l_i * alpha + tl.sum(p, 1)
-            m_i = m_new
-            v = load_rows(
-                v_ptr + origin, offs_n, stride_slot, lo, hi, HEAD_DIM, BLOCK_D, RAGGED
-            )  # (N, D)
+            m_i, l_i, p, alpha = online_softmax(s, 1.0, m_i, l_i)
+            v = load_rows(v_ptr + origin, offs_n, stride_slot, lo, hi, HEAD_DIM, BLOCK_D, PARTIAL)
             v = from_storage(v, q.dtype)
             if SCALES == "token":
                 # Relative to the tile's largest, lest fp16 weights underflow.
@@ -302,7 +301,7 @@ def paged_attention(
     cu_seqlens_q,
     num_tiles: int,
     one_tile: bool,
-    options: Options,
+    options: LaunchOptions,
 ) -> None:
     """Fill ``o``, (S, T, H, D), and ``lse``, (S, T, H), fp32, both contiguous.
 

@@ -67,11 +67,11 @@ def cases() -> list[Case]:
         Case(kernel, dtype, head_dim, "causal")
         for dtype, head_dims in (("bfloat16", (64, 128, 256)), ("float32", (64, 128)))
         for head_dim in head_dims
-        for kernel in ("forward", "key_gradient", "query_gradient")
+        for kernel in ("forward", "dkdv", "dq")
     ]
     table += [
         Case(kernel, "bfloat16", head_dim, stack, dropout_p)
-        for kernel in ("forward", "key_gradient", "query_gradient")
+        for kernel in ("forward", "dkdv", "dq")
         for head_dim, stack, dropout_p in (
             (128, "full", 0.0),
             (128, "softcap+alibi+window+padding", 0.0),
@@ -80,8 +80,8 @@ def cases() -> list[Case]:
         )
     ]
     table += [
-        Case("argument_gradient", "bfloat16", 128, "bias"),
-        Case("argument_gradient", "bfloat16", 64, "alibi+softcap"),
+        Case("dbias", "bfloat16", 128, "bias"),
+        Case("dbias", "bfloat16", 64, "alibi+softcap"),
         Case("delta", "bfloat16", 128, "full"),
     ]
     return table + [Case(*row) for row in aot_paged.ROWS]
@@ -129,8 +129,8 @@ def launch(case: Case, target: str) -> None:
         return
     from fused_attention import philox, tuning
     from fused_attention.kernels import attention_backward, attention_forward
-    from fused_attention.kernels.launch import Options
-    from fused_attention.ops.attention.triton_backend import stack
+    from fused_attention.kernels.launch import LaunchOptions
+    from fused_attention.ops.attention.triton_backend import variant_stack
 
     batch, heads, kv_heads, seqlen, head_dim = 2, 8, 4, 4096, case.head_dim
     dtype = getattr(torch, case.dtype)
@@ -142,9 +142,9 @@ def launch(case: Case, target: str) -> None:
     k, v, dk, dv = (tensor(kv_heads) for _ in range(4))
     lse, delta = (torch.empty(batch, heads, seqlen, device="meta") for _ in range(2))
     variants = variants_of(case.stack, batch, heads, seqlen)
-    tuned = "query_gradient" if case.kernel == "delta" else case.kernel
+    tuned = "dq" if case.kernel == "delta" else case.kernel
     config = tuning.config(tuned, head_dim, dtype, target)
-    options = Options(head_dim**-0.5, stack(variants), config, "ieee")
+    options = LaunchOptions(head_dim**-0.5, variant_stack(variants), config, "ieee")
     if case.dropout_p:
         options = options._replace(
             seed=torch.empty(1, dtype=torch.int64, device="meta"),
@@ -154,13 +154,9 @@ def launch(case: Case, target: str) -> None:
     launchers = {
         "forward": lambda: attention_forward.attention_forward(q, k, v, o, lse, options),
         "delta": lambda: attention_backward.attention_delta(o, do, None, delta, options.config),
-        "key_gradient": lambda: attention_backward.attention_key_gradient(
-            q, k, v, do, lse, delta, dk, dv, options
-        ),
-        "query_gradient": lambda: attention_backward.attention_query_gradient(
-            q, k, v, do, lse, delta, dq, options
-        ),
-        "argument_gradient": lambda: attention_backward.attention_argument_gradient(
+        "dkdv": lambda: attention_backward.attention_dkdv(q, k, v, do, lse, delta, dk, dv, options),
+        "dq": lambda: attention_backward.attention_dq(q, k, v, do, lse, delta, dq, options),
+        "dbias": lambda: attention_backward.attention_dbias(
             q, k, v, do, lse, delta, variants[0].args[0].shape, 0, options
         ),
     }

@@ -10,8 +10,8 @@ import torch
 import fused_attention as fa
 from fused_attention import tuning
 from fused_attention.kernels import paged_attention, paged_cache
-from fused_attention.kernels.launch import Options
-from fused_attention.ops.attention.triton_backend import stack
+from fused_attention.kernels.launch import LaunchOptions
+from fused_attention.ops.attention.triton_backend import variant_stack
 from fused_attention.ops.paged.quantization import LARGEST
 
 ROWS = [  # kernel, dtype, head_dim, stack
@@ -77,7 +77,9 @@ def launch(case, target: str) -> None:
         return
     group = heads // kv_heads
     config = tuning.paged(case.head_dim, group, queries, page_size, dtype, kv.dtype, target)
-    options = Options(case.head_dim**-0.5, stack(_variants(case.stack, heads)), config, "ieee")
+    options = LaunchOptions(
+        case.head_dim**-0.5, variant_stack(_variants(case.stack, heads)), config, "ieee"
+    )
     one_tile = queries <= config.block_m // group
     paged_attention.paged_attention(
         *(q, kv[:, 0], kv[:, 1], o[None], lse[None], scales),

@@ -72,7 +72,7 @@ def set_tiles(monkeypatch, rows: int, keys: int):
     from fused_attention import tuning
     from fused_attention.ops.attention import tile_aten, tile_online, torch_backend
 
-    config = tuning.Config(rows, keys, 4, 1)
+    config = tuning.AttentionConfig(rows, keys, 4, 1)
     monkeypatch.setattr(tuning, "config", lambda *args: config)
     monkeypatch.setattr(tile_online, "ROWS", rows)
     monkeypatch.setattr(tile_aten, "ROWS", rows)
@@ -113,9 +113,9 @@ class Launches:
         for module, name in (
             (attention_forward, "attention_forward"),
             (attention_backward, "attention_delta"),
-            (attention_backward, "attention_key_gradient"),
-            (attention_backward, "attention_query_gradient"),
-            (attention_backward, "attention_argument_gradient"),
+            (attention_backward, "attention_dkdv"),
+            (attention_backward, "attention_dq"),
+            (attention_backward, "attention_dbias"),
         ):
             monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
         return self

@@ -14,12 +14,12 @@ pytestmark = pytest.mark.aot
 # Configurations that cannot meet a demand, each with the reason.
 SPILLS = {  # fp32 products run on scalar units, and Triton keeps their operands in registers
     (case, target)
-    for case in ("key_gradient-float32-d128-causal", "query_gradient-float32-d128-causal")
+    for case in ("dkdv-float32-d128-causal", "dq-float32-d128-causal")
     for target in ("sm_80", "sm_90", "sm_100")
-} | {("key_gradient-bfloat16-d64-full+dropout", "sm_90")}  # Philox wants the last ten registers
+} | {("dkdv-bfloat16-d64-full+dropout", "sm_90")}  # Philox wants the last ten registers
 NO_MATRIX_INSTRUCTION = {  # 64 keys, the least it takes, spill with four operands of head_dim 256
-    ("key_gradient-bfloat16-d256-causal", "sm_90"),
-    ("key_gradient-bfloat16-d256-causal", "sm_100"),
+    ("dkdv-bfloat16-d256-causal", "sm_90"),
+    ("dkdv-bfloat16-d256-causal", "sm_100"),
 }
 OP_SPILLS = {  # twice: ptxas keeps to 64 registers, which lets two programs run at a time
     ("rms_norm-bfloat16-h8192: _norm_backward_kernel", "sm_100"),

@@ -3,7 +3,7 @@
 Of the mutations of tests/mutation_tables, which `python -m tests.mutations` runs, these are
 caught here:
 
-    test_output_and_gradients     acc or l_i not rescaled; ragged tiles not masked; wrong head of a
+    test_output_and_gradients     acc or l_i not rescaled; partial tiles not masked; wrong head of a
         group; strides swapped; dropout forgotten in a gradient; bf16 products left to the
         interpreter; on the torch path gradients overwritten, additive masks or scores dropped,
         bounds of one sequence used for all, bottom right handed to ATen's top left

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from fused_attention.ops.attention.tiles import key_bounds
-from fused_attention.ops.attention.triton_backend import stack as hooks_of
+from fused_attention.ops.attention.triton_backend import variant_stack
 from fused_attention.variants.base import Shape
 
 from . import stacks
@@ -79,7 +79,7 @@ def test_bounds_of_hooks_are_exact(device, stack, rows, keys):
     (variant,) = stacks.build(stack, tensors)
     seen = _seen(variant, rows, keys)
     (variant,) = stacks.build(stack, [x if x is None else x.to(device) for x in tensors])
-    hooks = hooks_of([variant])
+    hooks = variant_stack([variant])
     offset = keys - rows
     for bounds, seen_by, start, other in (
         (hooks.key_bounds, seen, offset, 0),

@@ -159,7 +159,7 @@ def test_programs_loop_over_their_share_of_the_rows(device, monkeypatch):
     from fused_attention import tuning
 
     x, bias = randn(39, 20, device=device), randn(20, device=device, seed=1).requires_grad_()
-    tile = tuning.Tile(4, 8, 4)
+    tile = tuning.TileConfig(4, 8, 4)
     monkeypatch.setattr(tuning, "tile", lambda columns: tile)
     found = []
     for programs in (1, 2, 10):

@@ -5,6 +5,7 @@ from .mutation import OPS, Mutation, torch
 VARIANTS = "fused_attention/variants/"
 
 FORWARD, BACKWARD = "kernels/attention_forward.py", "kernels/attention_backward.py"
+GRID, SOFTMAX = "kernels/grid.py", "kernels/softmax.py"
 HOOKS, NUMERICS, DROPOUT = "kernels/hooks.py", "kernels/numerics.py", "kernels/dropout.py"
 ONLINE, ATEN, TORCH = (
     f"{OPS}attention/{name}.py" for name in ("tile_online", "tile_aten", "torch_backend")
@@ -27,9 +28,9 @@ KERNELS = (
         "v, acc, PRECISION)",
         case("whole_tiles"),
     ),
-    Mutation("no rescale of l_i", FORWARD, "l_i * alpha +", "l_i +", case("whole_tiles")),
+    Mutation("no rescale of l_i", SOFTMAX, "l_i * alpha +", "l_i +", case("whole_tiles")),
     Mutation(
-        "ragged tiles not masked",
+        "partial tiles not masked",
         FORWARD,
         's = tl.where(fold_masks(keep, at, MASKS, mask_args), s * scale, float("-inf"))',
         "s = s * scale",
@@ -58,9 +59,9 @@ KERNELS = (
     ),
     Mutation(
         "wrong group index, forward",
-        FORWARD,
-        "off_hk = off_h // GROUP_SIZE",
-        "off_hk = off_h % GROUP_SIZE",
+        GRID,
+        "off_h // GROUP_SIZE, off_bh",
+        "off_h % GROUP_SIZE, off_bh",
         case("groups_of_two"),
     ),
     Mutation(
@@ -107,7 +108,7 @@ KERNELS = (
     ),
     Mutation(
         "weights of empty rows not zero",
-        BACKWARD,
+        SOFTMAX,
         'return tl.where(lse == float("-inf"), float("inf"), lse)',
         "return lse",
         attention("bias_of_minus_infinity_masks[interpreted]"),
@@ -167,9 +168,9 @@ KERNELS = (
     ),
     Mutation(
         "head offsets of 32 bits",
-        FORWARD,
-        "off_hk.to(tl.int64) * stride_kh",
-        "off_hk * stride_kh",
+        GRID,
+        "off_h.to(tl.int64) * stride_h",
+        "off_h * stride_h",
         "test_offsets.py::test_of_inputs[1-*-k-interpreted]",
     ),
     Mutation(

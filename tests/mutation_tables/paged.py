@@ -29,8 +29,9 @@ PAGED = (
     Mutation(
         "pages before the window read",
         ATTENTION_PAGED,
-        "    lo, hi, full_lo, full_hi = _split_bounds(",
-        "    lo = 0 * lo\n    lo, hi, full_lo, full_hi = _split_bounds(",
+        "    bounds = _split_bounds(",
+        "    lo, hi, full_lo, full_hi = bounds\n"
+        "    bounds = _split_bounds((0 * lo, hi, full_lo, full_hi), BLOCK_N)  # (",
         paged("pages_out_of_sight_are_not_read[1-interpreted]"),
     ),
     Mutation(

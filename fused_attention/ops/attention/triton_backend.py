@@ -1,4 +1,4 @@
-"""Attention by the Triton kernels, on a GPU or in the interpreter."""
+"""Attention on Triton kernels, on a GPU or in the interpreter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from ... import philox, tuning
 from ...kernels import attention_backward, attention_forward, hooks
-from ...kernels.launch import Options, Stack
+from ...kernels.launch import LaunchOptions, VariantStack
 from ...variants.base import Variant
 from ..layout import empty_gradient, empty_like
 from .dropout import Dropout
@@ -18,10 +18,9 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout
     """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M), fp32."""
     out = empty_like(q, v.shape[3])
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-    if lse.numel() > 0:
-        options = _options("forward", q, v, variants, scale, dropout)
-        with torch.cuda.device_of(q):
-            attention_forward.attention_forward(q, k, v, out, lse, options)
+    options = _options("forward", q, v, variants, scale, dropout)
+    with torch.cuda.device_of(q):
+        attention_forward.attention_forward(q, k, v, out, lse, options)
     return out, lse
 
 
@@ -31,41 +30,39 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
     if do.shape[3] > 1 and do.stride(3) != 1:
         do = do.contiguous()
     dlse = None if dlse is None else dlse.contiguous()
-    inputs = (q, k, v, do, lse, torch.empty_like(lse))
+    delta = torch.empty_like(lse)
 
     def options(kernel):
         return _options(kernel, q, v, variants, scale, dropout)
 
+    dq_options = options("dq")
     with torch.cuda.device_of(q):
-        if lse.numel() > 0:
-            by_query = options("query_gradient")
-            attention_backward.attention_delta(out, do, dlse, inputs[-1], by_query.config)
-            attention_backward.attention_query_gradient(*inputs, dq, by_query)
+        attention_backward.attention_delta(out, do, dlse, delta, dq_options.config)
+        attention_backward.attention_dq(q, k, v, do, lse, delta, dq, dq_options)
         if dk.numel() > 0:
-            attention_backward.attention_key_gradient(*inputs, dk, dv, options("key_gradient"))
+            attention_backward.attention_dkdv(q, k, v, do, lse, delta, dk, dv, options("dkdv"))
         scoring = [variant for variant in variants if variant.type.score is not None]
-        dargs = [
-            _argument_gradient(inputs, variant, scoring.index(variant), options)
-            for variant, want in zip(variants, wanted, strict=True)
-            if want
-        ]
+        dargs = []
+        for variant, want in zip(variants, wanted, strict=True):
+            if not want:
+                continue
+            shape, index = variant.args[0].shape, scoring.index(variant)
+            if k.numel() == 0:
+                dargs.append(lse.new_zeros(shape))
+                continue
+            dargs.append(
+                attention_backward.attention_dbias(
+                    q, k, v, do, lse, delta, shape, index, options("dbias")
+                )
+            )
     return dq, dk, dv, dargs
 
 
-def _argument_gradient(inputs, variant: Variant, index: int, options) -> torch.Tensor:
-    _, k, *_, lse, _ = inputs
-    shape = variant.args[0].shape
-    if lse.numel() == 0 or k.numel() == 0:
-        return lse.new_zeros(shape)
-    options = options("argument_gradient")
-    return attention_backward.attention_argument_gradient(*inputs, shape, index, options)
-
-
-def stack(variants: Sequence[Variant]) -> Stack:
-    """The variants' hooks, sorted into what each fold of the kernels needs."""
+def variant_stack(variants: Sequence[Variant]) -> VariantStack:
+    """The hooks of the variants, sorted into what each fold of the kernels needs."""
     masks = [variant for variant in variants if variant.type.mask is not None]
     scores = [variant for variant in variants if variant.type.score is not None]
-    return Stack(
+    return VariantStack(
         masks=tuple(variant.type.mask for variant in masks),
         mask_args=tuple(_kernel_args(variant) for variant in masks),
         key_bounds=tuple(variant.type.key_bounds or hooks.no_bounds for variant in masks),
@@ -87,14 +84,15 @@ def _kernel_args(variant: Variant) -> tuple:
     )
 
 
-def _config(kernel: str, q, v) -> tuning.Config:
+def dot_precision() -> str:
+    """What tl.dot makes of fp32, by ``torch.get_float32_matmul_precision()``."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def _options(kernel: str, q, v, variants, scale, dropout: Dropout | None) -> LaunchOptions:
     head_dim = max(q.shape[3], v.shape[3])
-    return tuning.config(kernel, head_dim, q.dtype, tuning.architecture(q.device))
-
-
-def _options(kernel: str, q, v, variants, scale: float, dropout: Dropout | None) -> Options:
-    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-    options = Options(scale, stack(variants), _config(kernel, q, v), precision)
+    config = tuning.config(kernel, head_dim, q.dtype, tuning.architecture(q.device))
+    options = LaunchOptions(scale, variant_stack(variants), config, dot_precision())
     if dropout is None:
         return options
     return options._replace(

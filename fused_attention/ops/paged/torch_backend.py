@@ -38,6 +38,8 @@ def attention(
     """
     out = q.new_empty(q.shape)
     lse = q.new_empty(q.shape[:2], dtype=accumulator(q.dtype))
+    if lse.numel() == 0:
+        return out, lse
     ends, lengths = cu_seqlens_q.tolist(), seq_lens.tolist()
     plain = q.device.type == "cpu" and all(v.type.score is None for v in variants)
     buffer = _buffer(kv, max(lengths, default=0), q.dtype)

@@ -6,9 +6,9 @@ import torch
 
 from ... import tuning
 from ...kernels import paged_attention, paged_cache
-from ...kernels.launch import Options
+from ...kernels.launch import LaunchOptions
 from ...variants.base import Variant
-from ..attention.triton_backend import stack
+from ..attention.triton_backend import dot_precision, variant_stack
 from .quantization import LARGEST
 
 
@@ -29,8 +29,6 @@ def attention(
     num_seqs, max_blocks = block_table.shape
     page_size, num_kv_heads = kv.shape[2:4]
     out, lse = q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=torch.float32)
-    if lse.numel() == 0:
-        return out, lse
     arch = tuning.architecture(q.device)
     if kv.dtype == torch.float8_e4m3fn and not tuning.has_e4m3(arch):
         kv = kv.view(torch.uint8)
@@ -43,17 +41,28 @@ def attention(
     if num_splits is None:
         programs, keys = num_tiles * num_kv_heads, max_blocks * page_size
         num_splits = tuning.splits(programs, keys, config.block_m, q.device)
-    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-    options = Options(scale, stack(variants), config, precision)
-    operands = (scales, block_table, seq_lens, cu_seqlens_q, num_tiles, one_tile, options)
-    with torch.cuda.device_of(q):
-        if num_splits == 1:
-            paged_attention.paged_attention(q, kv[:, 0], kv[:, 1], out[None], lse[None], *operands)
-            return out, lse
+    options = LaunchOptions(scale, variant_stack(variants), config, dot_precision())
+    partial, partial_lse = out[None], lse[None]
+    if num_splits > 1:
         partial = q.new_empty((num_splits, *q.shape), dtype=torch.float32)
         partial_lse = lse.new_empty((num_splits, *lse.shape))
-        paged_attention.paged_attention(q, kv[:, 0], kv[:, 1], partial, partial_lse, *operands)
-        paged_attention.paged_attention_combine(partial, partial_lse, out, lse)
+    with torch.cuda.device_of(q):
+        paged_attention.paged_attention(
+            q,
+            kv[:, 0],
+            kv[:, 1],
+            partial,
+            partial_lse,
+            scales,
+            block_table,
+            seq_lens,
+            cu_seqlens_q,
+            num_tiles,
+            one_tile,
+            options,
+        )
+        if num_splits > 1:
+            paged_attention.paged_attention_combine(partial, partial_lse, out, lse)
     return out, lse
 
 
