@@ -32,7 +32,7 @@ def attention(
     dropout_p: float = 0.0,
     return_weights: bool = False,
 ) -> Attention:
-    """Softmax attention with every score materialised; any floating dtype, differentiable.
+    """Softmax attention with every score materialized; any floating dtype, differentiable.
 
     ``q``: (batch, heads, seqlen_q, head_dim), ``k``: (batch, kv_heads, seqlen_k, head_dim),
     ``v``: (batch, kv_heads, seqlen_k, head_dim_v); kv_heads divides heads.  Matrix products run

@@ -4,9 +4,9 @@
     tanh   x σ(2u) with u = √(2/π) (x + 0.044715 x³): their approximation, (1 + tanh u)/2 = σ(2u)
     silu   x σ(x)
 
-Neither Φ(x) = (1 + erf(x/√2))/2 nor (1 + tanh u)/2 is computed as written: for x below -3 little
-is left of those sums.  Every exponential here has a negative argument, so nothing overflows, and
-finite x gives finite results.
+Neither (1 + erf(x/√2))/2 nor (1 + tanh u)/2 is computed as written: below x = -3 both sums cancel.
+Every exponential here has a negative argument, so it cannot overflow; finite x gives finite
+results.
 """
 
 import triton
@@ -19,7 +19,7 @@ CUBIC = tl.constexpr(0.044715)
 
 @triton.jit
 def _sigmoids(z):
-    """σ(z) and σ(-z), each to fp32's relative accuracy."""
+    """σ(z) and σ(-z), each accurate to fp32's relative precision."""
     e = tl.exp(-tl.abs(z))
     large = 1.0 / (1.0 + e)
     small = e * large
@@ -35,8 +35,9 @@ def _twice_u(x):
 def _normal(x):
     """Φ(x) and exp(-x²/2).
 
-    The tail Φ(-a) is exp(-a²/2) t P(t) with t = 1 / (1 + 0.26 a), P fitted for least relative
-    error over 0 <= a <= 14.5, beyond which fp32 underflows: 3e-8, and 5e-6 with fp32's roundings.
+    The tail is Φ(-a) = exp(-a²/2) t P(t) with t = 1 / (1 + 0.26 a).  P minimizes the relative
+    error over 0 <= a <= 14.5, beyond which fp32 underflows; the error is 3e-8 in exact arithmetic
+    and 5e-6 in fp32.
     """
     a = tl.abs(x)
     e = tl.exp(-0.5 * a * a)
@@ -73,7 +74,7 @@ def activate_with_slope(x, KIND: tl.constexpr):
         gate, e = _normal(x)
         slope = gate + x * (e * INV_SQRT_2PI)
     elif KIND == "tanh":
-        # Beyond 32 the gate is 0 or 1 and its slope 0, where x² may overflow. NaN stays.
+        # Beyond 32 the gate is 0 or 1 and its slope 0, but x² may overflow.  NaN passes through.
         near = tl.where(x > 32.0, 32.0, tl.where(x < -32.0, -32.0, x))
         gate, rest = _sigmoids(_twice_u(near))
         slope = gate + gate * rest * near * (near * near * CUBIC * 3.0 + 1.0) * SQRT_8_OVER_PI

@@ -1,16 +1,17 @@
-"""Attention backward: the weights are computed again from the LSE, and nothing is added atomically.
+"""Attention backward: the weights are recomputed from the LSE; there are no atomics.
 
-FlashAttention-2 (Dao 2023, arXiv 2307.08691), in kernels that each own what they write, so that
-the result is the same bit for bit every time:
+FlashAttention-2 (Dao 2023, arXiv 2307.08691).  Every kernel owns what it writes, so the gradients
+are the same bit for bit every time:
 
-    delta          rowsum(dO * O) - dLSE
-    key gradient   dK and dV of BLOCK_N keys, looping over the group's heads and their rows
-    query gradient dQ of BLOCK_M rows, looping over the keys
-    argument gradient  of a variant's tensor: one tile of scores, looping over what was broadcast
+    delta   rowsum(dO * O) - dLSE
+    dkdv    dK and dV of BLOCK_N keys; loops over the heads of the group and their rows
+    dq      dQ of BLOCK_M rows; loops over the keys
+    dbias   gradient of a variant's tensor argument, such as a bias: one tile of scores; loops over
+            the batch and heads that the argument was broadcast to
 
 Notation as in `attention_forward`; p are the softmax weights, dp and ds the gradients of the
-weights and of the raw scores.  The key-gradient kernel holds its tiles transposed, (N, M), so that
-p and ds are left operands of its products as they stand.
+weights and of the raw scores.  The dkdv kernel holds its tiles transposed, (N, M), so that p and
+ds are the left operands of its products.
 """
 
 import triton
@@ -348,10 +349,11 @@ def _dbias_kernel(
     BLOCK_DV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One (M, N) tile of the gradient of score hook INDEX's argument.
+    """One (M, N) tile of the gradient of the argument of score hook INDEX.
 
-    Where the argument was broadcast over sequences or heads, this program sums over them; where
-    over rows or keys, it stores the sum of its tile, for the launcher to add up.
+    A program sums over the batch and heads that the argument was broadcast to.  Where it was
+    broadcast over rows or keys, the program stores the sum of its tile, and the launcher adds up
+    the tiles.
     """
     pid = tl.program_id(0)
     tile_n = pid % tl.cdiv(seqlen_k, BLOCK_N)
@@ -437,7 +439,7 @@ def _dbias_kernel(
 
 
 def attention_delta(o, do, dlse, delta, config) -> None:
-    """Launch: fills ``delta`` (B, H, M), fp32, contiguous, with rowsum(dO * O) - dLSE."""
+    """Fill ``delta`` (B, H, M), fp32, contiguous, with rowsum(dO * O) - dLSE."""
     batch, num_heads, seqlen_q, head_dim_v = o.shape
     grid = (triton.cdiv(seqlen_q, config.block_m) * num_heads * batch,)
     _delta_kernel[grid](
@@ -452,7 +454,7 @@ def attention_delta(o, do, dlse, delta, config) -> None:
 
 
 def attention_dkdv(q, k, v, do, lse, delta, dk, dv, options: LaunchOptions) -> None:
-    """Launch over all key heads: fills ``dk`` (B, K, N, D) and ``dv`` (B, K, N, DV)."""
+    """Fill ``dk`` (B, K, N, D) and ``dv`` (B, K, N, DV); K key heads."""
     batch, num_kv_heads, seqlen_k, _ = k.shape
     grid = (triton.cdiv(seqlen_k, options.config.block_n) * num_kv_heads * batch,)
     _dkdv_kernel[grid](
@@ -467,7 +469,7 @@ def attention_dkdv(q, k, v, do, lse, delta, dk, dv, options: LaunchOptions) -> N
 
 
 def attention_dq(q, k, v, do, lse, delta, dq, options: LaunchOptions) -> None:
-    """Launch over all heads: fills ``dq`` (B, H, M, D)."""
+    """Fill ``dq`` (B, H, M, D)."""
     batch, num_heads, seqlen_q, _ = q.shape
     grid = (triton.cdiv(seqlen_q, options.config.block_m) * num_heads * batch,)
     _dq_kernel[grid](
@@ -482,7 +484,7 @@ def attention_dq(q, k, v, do, lse, delta, dq, options: LaunchOptions) -> None:
 
 
 def attention_dbias(q, k, v, do, lse, delta, shape, index: int, options: LaunchOptions):
-    """The gradient, fp32, of the argument of score hook ``index``, whose 4-D shape is ``shape``."""
+    """The gradient, fp32, of the argument of score hook ``index``; its 4-D shape is ``shape``."""
     full = (*q.shape[:3], k.shape[2])
     tiles = (
         triton.cdiv(full[2], options.config.block_m),

@@ -7,8 +7,8 @@ FlashAttention-2 (Dao 2023, arXiv 2307.08691), with the variant stack of `hooks`
     D, DV     head_dim of q and k, and of v, padded to the powers of two BLOCK_D and BLOCK_DV
     m_i, l_i  running maximum (base 2) and running sum of each row's exponentials
 
-The keys that a tile of rows can see fall into tiles that all rows see entirely, which need no
-mask (full), and those that do (partial); the loop is unrolled into one for each kind.
+A tile of keys is full if every row of the program sees all of it, and needs no mask; the other
+visible tiles are partial.  There is one loop for each kind, unrolled from the same source.
 """
 
 import triton
@@ -119,7 +119,7 @@ def _attention_forward_kernel(
 
 
 def attention_forward(q, k, v, o, lse, options: LaunchOptions) -> None:
-    """Launch over all heads: fills ``o`` (B, H, M, DV) and ``lse`` (B, H, M), fp32, contiguous."""
+    """Fill ``o`` (B, H, M, DV) and ``lse`` (B, H, M), fp32, contiguous."""
     batch, num_heads, seqlen_q, _ = q.shape
     grid = (triton.cdiv(seqlen_q, options.config.block_m) * num_heads * batch,)
     _attention_forward_kernel[grid](

@@ -5,16 +5,16 @@ N rows (tokens), C classes (the vocabulary); x a row of logits, t its target, w 
 
     (1 - e) w_t (log_z - x_t)  +  e / C * sum_c w_c (log_z - x_c),    log_z = log sum_c exp(x_c)
 
-Forward: a program per row, a loop over blocks of classes, with the running maximum and the rescaled
-sum of Milakov and Gimelshein 2018 (arXiv 1805.02867), so C has no limit.  log_z is kept as the two
-numbers it is the sum of, the maximum and the log of the sum over it: added up they would round
-away, where logits are large, what the loss and the probabilities are made of.
+Forward: a program per row loops over blocks of classes with the running maximum and the rescaled
+sum of Milakov and Gimelshein 2018 (arXiv 1805.02867), so C has no limit.  log_z is kept as two
+numbers, the maximum and the logarithm of the sum of exponentials relative to it: with large logits
+their sum would round away the digits that the loss and the probabilities are made of.
 
-Backward: a program per row and block.  Every program reads its own block before it writes it, so
-the gradient may overwrite the logits.
+Backward: a program per row and block.  A program reads its block before it writes it, so the
+gradient may overwrite the logits.
 
 A row whose target is ``ignore_index`` has loss and gradient 0 and is not read.  A target outside
-[0, C) makes loss and gradient of its row NaN; nothing is read by it.
+[0, C) makes the loss and gradient of its row NaN, and is not used to load anything.
 """
 
 import triton
@@ -117,10 +117,10 @@ def _cross_entropy_backward_kernel(
     top = tl.load(stats_ptr + 2 * row)
     log_sum = tl.load(stats_ptr + 2 * row + 1)
     p = tl.exp(x.to(tl.float32) - top - log_sum)
-    hit = 1.0  # what of the loss falls on the target
+    hit = 1.0  # weight of the target in the loss
     if WEIGHTED:
         hit = tl.load(weight_ptr + target, mask=valid, other=0.0).to(tl.float32)
-    total = hit  # what of it falls on all classes together
+    total = hit  # summed weight of all classes in the loss
     if SMOOTHED:
         share = label_smoothing / num_classes
         hit *= 1.0 - label_smoothing

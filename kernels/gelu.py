@@ -3,10 +3,10 @@
     numel    elements of a dense tensor, taken in the order they lie in memory
     R, C     rows and columns of the matrix x; the bias is (C,)
     P        programs along the rows in the backward pass with a bias: each loops over its share of
-             the row tiles and leaves a row of partial sums, fp32, (P, C), for another pass to add
+             the row tiles and stores a row of partial sums, (P, C), fp32, which PyTorch adds up
 
-The backward pass reads x again and nothing else that forward knew: recomputing costs less than
-loading.  P depends on the sizes alone, so the bias gradient is the same on every GPU.
+The backward pass recomputes the activation from x, which costs less than loading it.  P depends on
+the sizes alone, so the bias gradient is the same on every GPU.
 """
 
 import triton
@@ -30,7 +30,7 @@ def _backward_block(dy_ptr, x_ptr, dx_ptr, offs, keep, KIND: tl.constexpr):
     tl.store(dx_ptr + offs, round_to(dx, dx_ptr.dtype.element_ty), mask=keep)
 
 
-# Whole blocks go without a mask: one that may end anywhere would break up the vector loads.
+# Full blocks have no mask: a mask that may end anywhere would prevent vector loads.
 @triton.jit(do_not_specialize=["numel"])
 def _gelu_forward_kernel(x_ptr, y_ptr, numel, KIND: tl.constexpr, BLOCK: tl.constexpr):
     start = tl.program_id(0).to(tl.int64) * BLOCK
@@ -106,21 +106,21 @@ def _bias_gelu_backward_kernel(
 
 
 def gelu_forward(x, y, kind: str, config) -> None:
-    """Fills ``y``; both dense and laid out alike."""
+    """Fill ``y``; x and y are dense and have the same layout."""
     _gelu_forward_kernel[(triton.cdiv(x.numel(), config.block),)](
         x, y, x.numel(), KIND=kind, BLOCK=config.block, num_warps=config.num_warps
     )
 
 
 def gelu_backward(dy, x, dx, kind: str, config) -> None:
-    """Fills ``dx``; all three dense and laid out alike."""
+    """Fill ``dx``; all three are dense and have the same layout."""
     _gelu_backward_kernel[(triton.cdiv(x.numel(), config.block),)](
         dy, x, dx, x.numel(), KIND=kind, BLOCK=config.block, num_warps=config.num_warps
     )
 
 
 def bias_gelu_forward(x, bias, y, kind: str, config) -> None:
-    """Fills ``y`` (R, C) from ``x`` (R, C) and ``bias`` (C,)."""
+    """Fill ``y`` (R, C) from ``x`` (R, C) and ``bias`` (C,)."""
     rows, columns = x.shape
     tiles = triton.cdiv(rows, config.block_rows) * triton.cdiv(columns, config.block_columns)
     _bias_gelu_forward_kernel[(tiles,)](
@@ -130,7 +130,7 @@ def bias_gelu_forward(x, bias, y, kind: str, config) -> None:
 
 
 def bias_gelu_backward(dy, x, bias, dx, partial, kind: str, config) -> None:
-    """Fills ``dx`` (R, C) and ``partial`` (P, C), fp32, whose rows add up to the bias gradient."""
+    """Fill ``dx`` (R, C) and ``partial`` (P, C), fp32, whose rows sum to the bias gradient."""
     rows, columns = x.shape
     programs = partial.shape[0]
     _bias_gelu_backward_kernel[(programs * triton.cdiv(columns, config.block_columns),)](

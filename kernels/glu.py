@@ -1,7 +1,7 @@
 """Gated linear units, y = activation(gate) * up (Shazeer 2020, arXiv 2002.05202).
 
-    R, C    rows and columns of gate and up, each with its own row stride: they may be the two
-            halves of one projection
+    R, C    rows and columns; gate and up have row strides of their own, so that they may be the
+            two halves of one projection
 
 Forward and backward are one pass each, a tile per program; the backward pass recomputes the
 activation.
@@ -64,12 +64,12 @@ def _glu_backward_kernel(
 
 
 def glu_forward(gate, up, y, kind: str, config) -> None:
-    """Fills ``y`` (R, C)."""
+    """Fill ``y`` (R, C)."""
     _launch(_glu_forward_kernel, (gate, up, y), kind, config)
 
 
 def glu_backward(dy, gate, up, dgate, dup, kind: str, config) -> None:
-    """Fills ``dgate`` and ``dup`` (R, C)."""
+    """Fill ``dgate`` and ``dup`` (R, C)."""
     _launch(_glu_backward_kernel, (dy, gate, up, dgate, dup), kind, config)
 
 

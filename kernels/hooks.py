@@ -1,10 +1,10 @@
-"""Folds over a stack of attention variants.
+"""Folds: functions that apply all hooks of a stack of attention variants.
 
-A stack reaches a kernel as tuples of ``@triton.jit`` functions (constexpr) beside tuples of their
-run-time arguments; the folds unroll when the kernel is compiled, and an empty stack costs nothing.
-Hooks are called as `fused_attention.variants.base.define_variant` documents.  ``at`` is the tuple
-(b, h, q_idx, kv_idx, seqlen_q, seqlen_k): positions are in key coordinates and clamped to what
-exists, so that a hook may load at them unguarded.
+A stack reaches a kernel as tuples of ``@triton.jit`` functions (constexpr) and tuples of their
+run-time arguments.  The folds unroll at compile time; an empty stack costs nothing.
+`fused_attention.variants.base.define_variant` documents the hooks.  ``at`` is the tuple
+(b, h, q_idx, kv_idx, seqlen_q, seqlen_k); positions are in key coordinates and clamped to the
+tensors, so a hook may load at them without a mask.
 """
 
 import triton
@@ -13,13 +13,13 @@ import triton.language as tl
 
 @triton.jit
 def no_bounds(b, h, first, last, seqlen_q, seqlen_k, args):
-    """For a mask without bounds: anything may be seen, nothing surely is."""
+    """Bounds of a mask without any: every key may be visible, none is known to be."""
     return -(2**30), 2**30, 2**30, -(2**30)
 
 
 @triton.jit
 def fold_masks(keep, at, MASKS: tl.constexpr, mask_args):
-    """``keep`` and every mask."""
+    """``keep``, and all masks combined with it."""
     for i in tl.static_range(len(MASKS)):
         keep = keep & MASKS[i](*at, mask_args[i])
     return keep
@@ -27,7 +27,7 @@ def fold_masks(keep, at, MASKS: tl.constexpr, mask_args):
 
 @triton.jit
 def fold_scores(s, at, SCORES: tl.constexpr, score_args, COUNT: tl.constexpr):
-    """``s`` through the first COUNT score hooks."""
+    """``s`` after the first COUNT score hooks."""
     for i in tl.static_range(COUNT):
         s = SCORES[i](s, *at, score_args[i])
     return s
@@ -37,10 +37,10 @@ def fold_scores(s, at, SCORES: tl.constexpr, score_args, COUNT: tl.constexpr):
 def fold_score_grads(
     ds, s, at, SCORES: tl.constexpr, SCORE_GRADS: tl.constexpr, score_args, DOWN_TO: tl.constexpr
 ):
-    """The gradient at the input of score hook DOWN_TO, from that at the end of the chain.
+    """The gradient at the input of score hook DOWN_TO, from the gradient of the final scores.
 
-    ``s`` are the raw scores; what a hook saw and returned is computed again, and the compiler
-    merges the repetitions.  An additive hook has None for a gradient.
+    ``s`` are the raw scores.  The input and output of each hook are recomputed; the compiler
+    merges the repeated code.  The score_grad of an additive hook is None.
     """
     for i in tl.static_range(len(SCORES) - 1, DOWN_TO - 1, -1):
         if SCORE_GRADS[i] is not None:
@@ -93,7 +93,7 @@ def fold_bounds(
 
 @triton.jit
 def block_count(bounds, PARTIAL: tl.constexpr, BLOCK: tl.constexpr):
-    """How many blocks are partial, below full_lo and from full_hi on; or how many are full."""
+    """The number of partial blocks, below full_lo and from full_hi on, or of full blocks."""
     lo, hi, full_lo, full_hi = bounds
     if PARTIAL:
         below = (full_lo - lo // BLOCK * BLOCK) // BLOCK

@@ -1,4 +1,4 @@
-"""What the attention launchers share: the options of a launch and the constants they become."""
+"""Options that the attention launchers share, and the kernel arguments made from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton
 
 
 class VariantStack(NamedTuple):
-    """A variant stack: hooks, the arguments of each beside it (see `hooks`)."""
+    """The hooks of a stack of variants, and their arguments in the same order; see `hooks`."""
 
     masks: tuple = ()
     mask_args: tuple = ()
@@ -21,10 +21,10 @@ class VariantStack(NamedTuple):
 
 
 class LaunchOptions(NamedTuple):
-    """How attention is computed, apart from the tensors.
+    """Options of attention other than its tensors.
 
     ``seed`` is an int64 tensor, or None for no dropout; ``config`` has block_m, block_n, num_warps
-    and num_stages; ``precision`` is what tl.dot makes of fp32: "ieee" or "tf32".
+    and num_stages; ``precision`` is the input precision of tl.dot for fp32, "ieee" or "tf32".
     """
 
     sm_scale: float
@@ -37,7 +37,7 @@ class LaunchOptions(NamedTuple):
 
     @property
     def arguments(self) -> tuple:
-        """The run-time arguments that every kernel takes last."""
+        """The last run-time arguments of every kernel."""
         return (
             self.sm_scale,
             self.dropout_threshold,
@@ -47,7 +47,7 @@ class LaunchOptions(NamedTuple):
         )
 
     def constants(self, q, k, v) -> dict[str, Any]:
-        """The constants that every kernel takes, and the launch parameters."""
+        """The constexpr arguments of every kernel, and the launch parameters."""
         return dict(
             MASKS=self.stack.masks,
             SCORES=self.stack.scores,
@@ -71,5 +71,5 @@ def strides(*tensors) -> list[int]:
 
 
 def padded(head_dim: int) -> int:
-    """The power of two a head_dim is padded to; 16 at least, as the matrix units want."""
+    """The power of two that a head_dim is padded to; at least 16, the least of a matrix unit."""
     return max(16, triton.next_power_of_2(head_dim))

@@ -1,20 +1,21 @@
-"""LayerNorm and RMSNorm, forward and backward, alone or of the sum of a residual and an input.
+"""LayerNorm and RMSNorm, forward and backward, of an input or of its sum with a residual.
 
 Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467).
 
-    M, N      rows, and the columns each is normalised over; x, y, ... are (M, N), columns adjacent
-    h         what is normalised: x, or residual + dropout(x) rounded to the dtype of the sum
-    mean, rstd    of each row of h, (M,), fp32; RMSNorm (CENTRED false) has no mean
+    M, N      rows, and columns, over which each row is normalized; x, y, ... are (M, N) with
+              contiguous columns
+    h         the input of the norm: x, or residual + dropout(x) rounded to the dtype of the sum
+    mean, rstd    of each row of h, (M,), fp32; RMSNorm (CENTERED false) has no mean
     xhat      (h - mean) * rstd;  y = xhat * weight + bias
 
-While a row fits in the registers of a program it is read once: a program then holds BLOCK_M rows
-of BLOCK_N >= N columns.  Longer rows are read in tiles of BLOCK_N columns, twice; the second time
-they come from the cache.
+Rows that fit in the registers of a program are read once: a program holds BLOCK_M rows of
+BLOCK_N >= N columns.  Longer rows are read twice in tiles of BLOCK_N columns, the second time from
+the cache.
 
     dh = rstd * (g - mean(g) - xhat * mean(g * xhat)),  g = dy * weight      (RMSNorm: no mean(g))
 
-The gradients of weight and bias are sums over rows.  Every program adds up the rows it owns in
-fp32, and a second kernel adds up the programs: the order is fixed, so are the bits.
+The gradients of weight and bias are sums over rows.  Every program adds up its rows in fp32, and a
+second kernel adds up the programs, both in a fixed order: the bits are the same every time.
 """
 
 import triton
@@ -39,7 +40,7 @@ def _store(ptr, rows, offs_n, stride, keep, x):
 
 @triton.jit
 def _dropped(x, seed_ptr, rows, start_n, dropout_threshold, dropout_scale, BLOCK_N: tl.constexpr):
-    """``x`` where dropout keeps it, scaled, and 0 elsewhere; all of it without a seed."""
+    """``x`` after dropout: scaled where kept, 0 elsewhere; unchanged without a seed."""
     if seed_ptr is not None:
         zero = tl.program_id(0) * 0
         kept = keep_tile(seed_ptr, zero, zero, rows, start_n, dropout_threshold, BLOCK_N)
@@ -48,7 +49,7 @@ def _dropped(x, seed_ptr, rows, start_n, dropout_threshold, dropout_scale, BLOCK
 
 
 @triton.jit
-def _normalised_input(
+def _norm_input(
     x_ptr,
     residual_ptr,
     sum_ptr,
@@ -63,7 +64,7 @@ def _normalised_input(
     dropout_scale,
     BLOCK_N: tl.constexpr,
 ):
-    """h, (M, BLOCK_N), stored at ``sum_ptr`` if it is a sum."""
+    """h, (M, BLOCK_N); if there is a residual, the sum is stored at ``sum_ptr``."""
     offs_n = start_n + tl.arange(0, BLOCK_N)
     h = _tile(x_ptr, rows, offs_n, stride_xm, keep)
     if residual_ptr is not None:
@@ -76,9 +77,10 @@ def _normalised_input(
 
 @triton.jit
 def _pivot(x_ptr, residual_ptr, sum_ptr, rows, num_rows, stride_xm, stride_rm):
-    """A number near the mean of each row, (M, 1): its first, but for dropout.
+    """The first element of each row, before dropout, (M, 1): a number near the mean.
 
-    Means are sums of what rows have beyond it: of nothing at all where they are constant.
+    Subtracted before summing, so that a large offset does not cancel; a constant row gets variance
+    0.  0 where it is not finite.
     """
     offs = rows.to(tl.int64)
     pivot = tl.load(x_ptr + offs * stride_xm, mask=rows < num_rows, other=0.0).to(tl.float32)
@@ -98,7 +100,7 @@ def _weighted(x, weight_ptr, offs_n, num_columns):
 
 @triton.jit
 def _affine(y, weight_ptr, bias_ptr, offs_n, num_columns):
-    """``y * weight + bias``, each where there is one."""
+    """``y * weight + bias``; either may be absent."""
     y = _weighted(y, weight_ptr, offs_n, num_columns)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + offs_n, mask=offs_n < num_columns, other=0.0)
@@ -124,7 +126,7 @@ def _norm_forward_kernel(
     eps,
     dropout_threshold,
     dropout_scale,
-    CENTRED: tl.constexpr,
+    CENTERED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -132,11 +134,11 @@ def _norm_forward_kernel(
     rows = offs_m[:, None]
     offs_n = tl.arange(0, BLOCK_N)
     keep = (rows < num_rows) & (offs_n < num_columns)[None, :]
-    h = _normalised_input(
+    h = _norm_input(
         *(x_ptr, residual_ptr, sum_ptr, seed_ptr, rows, 0, stride_xm, stride_rm, num_columns),
         *(keep, dropout_threshold, dropout_scale, BLOCK_N),
     )  # (M, N)
-    if CENTRED:
+    if CENTERED:
         pivot = _pivot(x_ptr, residual_ptr, sum_ptr, rows, num_rows, stride_xm, stride_rm)
         h = tl.where(keep, h - pivot, 0.0)
         mean = (tl.sum(h, 1) / num_columns)[:, None]
@@ -166,26 +168,26 @@ def _norm_forward_long_kernel(
     eps,
     dropout_threshold,
     dropout_scale,
-    CENTRED: tl.constexpr,
+    CENTERED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     row = tl.program_id(0)
     rows = tl.full([1, 1], 0, tl.int32) + row
-    if CENTRED:
+    if CENTERED:
         pivot = _pivot(x_ptr, residual_ptr, sum_ptr, rows, num_rows, stride_xm, stride_rm)
     else:
         pivot = tl.zeros([1, 1], tl.float32)
-    # Running mean beyond the pivot and squares around it, tiles merged as in Chan et al. 1979.
+    # Running mean, relative to the pivot, and sum of squared deviations: Chan et al. 1979.
     mean = tl.zeros([1], tl.float32)
     squares = tl.zeros([1], tl.float32)
     for start_n in tl.range(0, num_columns, BLOCK_N):
         keep = (start_n + tl.arange(0, BLOCK_N) < num_columns)[None, :]
-        h = _normalised_input(
+        h = _norm_input(
             *(x_ptr, residual_ptr, sum_ptr, seed_ptr, rows, start_n, stride_xm, stride_rm),
             *(num_columns, keep, dropout_threshold, dropout_scale, BLOCK_N),
         )  # (1, N)
-        if CENTRED:
+        if CENTERED:
             count = tl.minimum(num_columns - start_n, BLOCK_N).to(tl.float32)
             h = tl.where(keep, h - pivot, 0.0)
             tile_mean = tl.sum(h, 1) / count
@@ -196,11 +198,11 @@ def _norm_forward_long_kernel(
             squares += start_n * share * apart * apart
         squares += tl.sum(h * h, 1)
     rstd = tl.rsqrt(squares / num_columns + eps)
-    if CENTRED:
+    if CENTERED:
         tl.store(mean_ptr + rows, mean[:, None] + pivot)
     tl.store(rstd_ptr + row + tl.arange(0, 1), rstd)
 
-    if residual_ptr is not None:  # what this program has stored is what is normalised
+    if residual_ptr is not None:  # the sum, as stored, is the input of the norm
         tl.debug_barrier()
         x_ptr = sum_ptr
         stride_xm = num_columns
@@ -214,8 +216,8 @@ def _norm_forward_long_kernel(
 
 
 @triton.jit
-def _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows):
-    """xhat and rstd of rows whose statistics are known; 0 off the matrix."""
+def _normalized(h, mean_ptr, rstd_ptr, rows, keep, num_rows):
+    """xhat and rstd of rows, from their statistics; 0 outside the matrix."""
     rstd = tl.load(rstd_ptr + rows, mask=rows < num_rows, other=0.0)
     if mean_ptr is not None:
         mean = tl.load(mean_ptr + rows, mask=rows < num_rows, other=0.0)
@@ -238,7 +240,7 @@ def _store_input_gradients(
     dropout_scale,
     BLOCK_N: tl.constexpr,
 ):
-    """``dh`` plus what flows into the sum itself, to the residual and through dropout to x."""
+    """Store dh plus the gradient of the sum: as it is for the residual, through dropout for x."""
     offs_n = start_n + tl.arange(0, BLOCK_N)
     if dsum_ptr is not None:
         dh += _tile(dsum_ptr, rows, offs_n, num_columns, keep)
@@ -279,7 +281,7 @@ def _norm_backward_kernel(
         keep = (rows < num_rows) & (offs_n < num_columns)[None, :]
         h = _tile(h_ptr, rows, offs_n, stride_hm, keep)  # (M, N)
         dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)  # (M, N)
-        xhat, rstd = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+        xhat, rstd = _normalized(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
         if dweight_ptr is not None:
             dweight += dy * xhat
         if dbias_ptr is not None:
@@ -318,7 +320,7 @@ def _norm_backward_long_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Gradients of the inputs, one row; those of the weights are `_norm_columns_kernel`'s."""
+    """Gradients of the inputs, one row; `_norm_columns_kernel` has those of weight and bias."""
     rows = tl.full([1, 1], 0, tl.int32) + tl.program_id(0)
     along = tl.zeros([1, BLOCK_N], tl.float32)
     total = tl.zeros([1, BLOCK_N], tl.float32)
@@ -326,7 +328,7 @@ def _norm_backward_long_kernel(
         offs_n = start_n + tl.arange(0, BLOCK_N)
         keep = (offs_n < num_columns)[None, :]
         h = _tile(h_ptr, rows, offs_n, stride_hm, keep)  # (1, N)
-        xhat, _ = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+        xhat, _ = _normalized(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
         dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)
         g = _weighted(dy, weight_ptr, offs_n, num_columns)
         along += g * xhat
@@ -337,7 +339,7 @@ def _norm_backward_long_kernel(
         offs_n = start_n + tl.arange(0, BLOCK_N)
         keep = (offs_n < num_columns)[None, :]
         h = _tile(h_ptr, rows, offs_n, stride_hm, keep)
-        xhat, rstd = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+        xhat, rstd = _normalized(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
         dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)
         dh = _weighted(dy, weight_ptr, offs_n, num_columns) - xhat * along_mean
         if mean_ptr is not None:
@@ -362,7 +364,7 @@ def _norm_columns_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Partial gradients of weight and bias: a tile of columns, every so many rows."""
+    """Partial gradients of weight and bias: a tile of columns, the rows shared among programs."""
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     dweight = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     dbias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
@@ -373,7 +375,7 @@ def _norm_columns_kernel(
         dy = _tile(dy_ptr, rows, offs_n, num_columns, keep)  # (M, N)
         if dweight_ptr is not None:
             h = _tile(h_ptr, rows, offs_n, stride_hm, keep)
-            xhat, _ = _normalised(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
+            xhat, _ = _normalized(h, mean_ptr, rstd_ptr, rows, keep, num_rows)
             dweight += dy * xhat
         if dbias_ptr is not None:
             dbias += dy
@@ -393,7 +395,7 @@ def _norm_reduce_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Second stage: the sum of (partials, N) over its rows, fp32, rounded once."""
+    """Second stage: sums (partials, N) over its rows in fp32 and rounds once."""
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start_m in tl.range(0, num_partials, BLOCK_M):
@@ -409,16 +411,20 @@ def _launch(config) -> dict:
 
 
 def norm_forward(*args) -> None:
-    """Rows that fit; arguments as `norm_forward_long`'s."""
+    """Norm of rows that fit in a program; arguments as in `norm_forward_long`."""
     _forward(_norm_forward_kernel, *args)
 
 
 def norm_forward_long(*args) -> None:
-    """Rows that do not fit; arguments:
+    """Norm of rows that do not fit in a program.
 
-    x, residual, weight, bias: (M, N) with adjacent columns, and (N,).
-    y, h, mean, rstd: are filled, ``h`` if there is a residual, ``mean`` for LayerNorm, else None.
-    eps; (seed or None, threshold, scale) of dropout; config with block_m, block_n and num_warps.
+    Args:
+        x, residual: (M, N) with contiguous columns; residual may be None.
+        weight, bias: (N,) or None.
+        y, h, mean, rstd: filled; ``h`` is None without a residual, ``mean`` for RMSNorm.
+        eps: added to the variance.
+        dropout: (seed or None, threshold, scale).
+        config: has block_m, block_n and num_warps.
     """
     _forward(_norm_forward_long_kernel, *args)
 
@@ -430,7 +436,7 @@ def _forward(kernel, x, residual, weight, bias, y, h, mean, rstd, eps, dropout, 
         *(x, residual, weight, bias, seed, y, h, mean, rstd),
         *(x.stride(0), 0 if residual is None else residual.stride(0)),
         *(num_rows, num_columns, eps, threshold, scale),
-        CENTRED=mean is not None,
+        CENTERED=mean is not None,
         **_launch(config),
     )
 
@@ -438,9 +444,10 @@ def _forward(kernel, x, residual, weight, bias, y, h, mean, rstd, eps, dropout, 
 def norm_backward(
     dy, dsum, h, weight, mean, rstd, dx, dresidual, dweight, dbias, dropout, programs, config
 ) -> None:
-    """Rows that fit.  Fills ``dx`` and ``dresidual``, and the partial ``dweight`` and ``dbias``,
+    """Gradients of rows that fit in a program; fills those that are not None.
 
-    (programs, N), fp32; each if given.  ``h``: (M, N), columns adjacent; the rest contiguous.
+    ``dx`` and ``dresidual`` are (M, N), the partial ``dweight`` and ``dbias`` (programs, N), fp32.
+    The columns of ``h`` are contiguous, all other tensors are contiguous.
     """
     num_rows, num_columns = h.shape
     seed, threshold, scale = dropout
@@ -452,7 +459,7 @@ def norm_backward(
 
 
 def norm_backward_long(dy, dsum, h, weight, mean, rstd, dx, dresidual, dropout, config) -> None:
-    """Rows that do not fit.  Fills ``dx`` and ``dresidual``, each if given."""
+    """Gradients of rows that do not fit in a program; fills ``dx`` and ``dresidual`` if given."""
     num_rows, num_columns = h.shape
     seed, threshold, scale = dropout
     _norm_backward_long_kernel[(num_rows,)](
@@ -463,7 +470,7 @@ def norm_backward_long(dy, dsum, h, weight, mean, rstd, dx, dresidual, dropout, 
 
 
 def norm_columns(dy, h, mean, rstd, dweight, dbias, programs, config) -> None:
-    """Fills the partial ``dweight`` and ``dbias``, (programs, N), fp32, each if given."""
+    """Fill the partial ``dweight`` and ``dbias``, (programs, N), fp32, each if given."""
     num_rows, num_columns = h.shape
     _norm_columns_kernel[(triton.cdiv(num_columns, config.block_n), programs)](
         *(dy, h, mean, rstd, dweight, dbias, h.stride(0), num_rows, num_columns),
@@ -472,7 +479,7 @@ def norm_columns(dy, h, mean, rstd, dweight, dbias, programs, config) -> None:
 
 
 def norm_reduce(partial, gradient, config) -> None:
-    """``gradient`` (N,) is the sum of ``partial`` (programs, N)."""
+    """Fill ``gradient`` (N,) with the sum of ``partial`` (programs, N) over its rows."""
     num_partials, num_columns = partial.shape
     _norm_reduce_kernel[(triton.cdiv(num_columns, config.block_n),)](
         *(partial, gradient, num_partials, num_columns), **_launch(config)

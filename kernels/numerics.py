@@ -1,8 +1,8 @@
 """Arithmetic that means the same on a GPU and in Triton's interpreter.
 
-Of bf16 the interpreter gets wrong, silently: products (by ten orders of magnitude), rounding (it
-truncates, and what falls off zero becomes a number), and negation (of the bits, as an integer).
-The branches below are resolved when a kernel is compiled.
+The interpreter silently gets three operations on bf16 wrong: products (by ten orders of magnitude),
+rounding (it truncates, and some values that should round to 0 do not), and negation (it negates
+the bits as an integer).  The branches below are resolved at compile time.
 """
 
 import triton
@@ -32,7 +32,7 @@ def dot_add(a, b, acc, PRECISION: tl.constexpr):
 
 @triton.jit
 def round_to(x, dtype: tl.constexpr):
-    """fp32 to ``dtype``, to nearest, ties to even; NaN and infinity stay."""
+    """fp32 rounded to ``dtype``, to nearest, ties to even; NaN and infinity pass through."""
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
         rounded = bits + 0x7FFF + ((bits >> 16) & 1)

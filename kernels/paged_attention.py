@@ -1,16 +1,16 @@
-"""Attention over a paged cache: one kernel for decoding, chunks of a prompt and speculation.
+"""Attention over a paged cache: one kernel for decoding, chunked prefill and speculation.
 
 PagedAttention (Kwon et al. 2023, arXiv 2309.06180) with keys split among programs, as in
 Flash-Decoding (Dao et al. 2023), and the variant stack of `hooks`.
 
-    T, H      tokens of all sequences in a row, query heads; GROUP_SIZE of them share a key head
+    T, H      tokens of all sequences, packed; query heads, GROUP_SIZE of which share a key head
     M         rows of a tile: BLOCK_M // GROUP_SIZE tokens of a sequence, each with all the heads of
-              a group, so that a key is read once for all of them
+              a group, so that a key is read once for the whole group
     N         keys of a tile; BLOCK_N divides PAGE_SIZE, so that a tile lies in one block
     D         head_dim, padded to BLOCK_D
     S         splits: programs that share the keys of a tile of rows, each writing a partial result
 
-A program handles one tile of rows, one key head and one split.  The combine kernel weighs the
+A program computes one tile of rows, one key head and one split.  The combine kernel weights the
 partial results of a token and head by their LSE.
 """
 
@@ -27,10 +27,10 @@ from .softmax import LN2, LOG2E, fold_scaled_scores, online_softmax
 
 @triton.jit
 def _sequence_of(tile, cu_seqlens_q_ptr, num_seqs, TOKENS: tl.constexpr):
-    """The sequence that a tile of TOKENS belongs to, found by bisection.
+    """The sequence that a tile of TOKENS belongs to, by bisection.
 
-    The tiles of sequence b are numbered from ``cu_seqlens_q[b] // TOKENS + b``: that leaves room
-    for all of them, and sometimes for one too many, which has no rows.
+    The tiles of sequence b are numbered from ``cu_seqlens_q[b] // TOKENS + b``, which leaves a
+    number for each, and sometimes one more, whose tile has no rows.
     """
     lo = tile * 0
     hi = lo + num_seqs
@@ -55,7 +55,7 @@ def _group_bounds(
     GROUP_SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`fold_bounds` for all heads of a group: what any of them sees, what all of them see."""
+    """`fold_bounds` of a group of heads: the keys that any head sees, and those that all see."""
     lo, hi, full_lo, full_hi = fold_bounds(
         b, first_h, first, last, 0, seqlen_k, seqlen_q, seqlen_k, BOUNDS, mask_args, BLOCK
     )
@@ -78,13 +78,13 @@ def _group_bounds(
             hi = tl.maximum(hi, hi_h)
             full_lo = tl.maximum(full_lo, full_lo_h)
             full_hi = tl.minimum(full_hi, full_hi_h)
-    # A head that sees nothing may say so with bounds beyond the keys there are.
+    # The bounds of a head that sees nothing may lie beyond the keys.
     return lo, tl.minimum(hi, seqlen_k), full_lo, tl.maximum(full_hi, full_lo)
 
 
 @triton.jit
 def _split_bounds(bounds, BLOCK: tl.constexpr):
-    """This split's share of the bounds: whole tiles, in order; where they run out, none."""
+    """This split's share of the bounds: consecutive whole tiles, none where they run out."""
     lo, hi, full_lo, full_hi = bounds
     first = lo // BLOCK
     end = tl.cdiv(hi, BLOCK)
@@ -135,7 +135,9 @@ def _paged_attention_kernel(
     PRECISION: tl.constexpr,
 ):
     TOKENS: tl.constexpr = BLOCK_M // GROUP_SIZE
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the longest causal rows go first
+    tile = (
+        tl.num_programs(0) - 1 - tl.program_id(0)
+    )  # under a causal mask the longest rows go first
     off_hk = tl.program_id(1)
     num_kv_heads = tl.num_programs(1)
     if ONE_TILE:
@@ -148,7 +150,7 @@ def _paged_attention_kernel(
     seqlen_q = tl.load(cu_seqlens_q_ptr + off_b + 1) - start_q
     if start_m >= seqlen_q:
         return
-    # Never beyond the row of the table, whatever the lengths say.
+    # Lengths are not checked on a GPU: never read beyond the row of the table.
     seqlen_k = tl.minimum(tl.load(seq_lens_ptr + off_b), max_blocks * PAGE_SIZE)
     block_table_ptr += off_b.to(tl.int64) * stride_table
     k_ptr += off_hk.to(tl.int64) * stride_head
@@ -196,7 +198,7 @@ def _paged_attention_kernel(
             offs_n = start_n + tl.arange(0, BLOCK_N)
             page = start_n // PAGE_SIZE
             block = tl.load(block_table_ptr + page).to(tl.int64)
-            # Where position 0 would be, were the whole sequence laid out around this block.
+            # The address of position 0 if the whole sequence were contiguous around this block.
             origin = block * stride_block - page.to(tl.int64) * PAGE_SIZE * stride_slot
             k = load_rows(k_ptr + origin, offs_n, stride_slot, lo, hi, HEAD_DIM, BLOCK_D, PARTIAL)
             s = dot(q, tl.trans(from_storage(k, q.dtype)), PRECISION)  # (M, N)
@@ -227,7 +229,7 @@ def _paged_attention_kernel(
             v = load_rows(v_ptr + origin, offs_n, stride_slot, lo, hi, HEAD_DIM, BLOCK_D, PARTIAL)
             v = from_storage(v, q.dtype)
             if SCALES == "token":
-                # Relative to the tile's largest, lest fp16 weights underflow.
+                # Relative to the tile's largest scale, so that weights in fp16 do not underflow.
                 largest = tl.max(v_scale, 0)
                 largest = tl.where(largest == 0, 1.0, largest)
                 p = round_to(p * (v_scale / largest)[None, :], q.dtype)
@@ -258,7 +260,7 @@ def _combine_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One row (token and head): its partial results, (S, D), weighed by exp(their LSE)."""
+    """One row (token and head): the mean of its partial results, (S, D), weighted by exp(LSE)."""
     num_rows = tl.num_programs(0).to(tl.int64)
     row = tl.program_id(0).to(tl.int64)
     splits = tl.arange(0, MOST_SPLITS)
@@ -305,9 +307,9 @@ def paged_attention(
 ) -> None:
     """Fill ``o``, (S, T, H, D), and ``lse``, (S, T, H), fp32, both contiguous.
 
-    ``k`` and ``v``, (num_blocks, page_size, kv_heads, head_dim), have equal strides; e4m3 may come
-    as uint8.  ``one_tile``: no sequence has more tokens than a tile, and ``num_tiles`` is the
-    number of sequences; otherwise it is that and ``T // tokens of a tile``.
+    ``k`` and ``v``, (num_blocks, page_size, kv_heads, head_dim), have equal strides; e4m3 may be
+    passed as uint8.  With ``one_tile`` no sequence has more tokens than a tile, and ``num_tiles``
+    is the number of sequences; otherwise ``num_tiles`` is that plus ``T // tokens of a tile``.
     """
     num_tokens, num_heads, head_dim = q.shape
     page_size, num_kv_heads = k.shape[1:3]
@@ -334,7 +336,7 @@ def paged_attention(
 
 
 def paged_attention_combine(partial, partial_lse, o, lse) -> None:
-    """(S, T, H, D) and (S, T, H), fp32, into (T, H, D) and (T, H); all contiguous."""
+    """Combine (S, T, H, D) and (S, T, H), fp32, into (T, H, D) and (T, H); all contiguous."""
     num_splits, head_dim = partial.shape[0], partial.shape[3]
     _combine_kernel[lse.numel(),](
         *(partial, partial_lse, o, lse, num_splits),

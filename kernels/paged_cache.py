@@ -1,9 +1,9 @@
-"""Writing the paged cache: new tokens into their slots, blocks over blocks.
+"""Writing the paged cache: storing new tokens in their slots, copying blocks.
 
 kv            (num_blocks, 2, page_size, heads, head_dim): keys and values of one layer
 slot          block * page_size + offset, int64; -1 for a token that is not stored
-scales        of 8-bit numbers: (2, heads), or (num_blocks, 2, page_size, heads) written here
-BLOCK_H, BLOCK_D   the heads a program handles and their head_dim, padded to powers of two
+scales        of 8-bit storage: (2, heads), read, or (num_blocks, 2, page_size, heads), written
+BLOCK_H, BLOCK_D   heads of a program and their head_dim, padded to powers of two
 """
 
 import triton
@@ -55,7 +55,7 @@ def _append_kernel(
         x = x.to(tl.float32)
         if LARGEST > 0:
             if PER_TOKEN:
-                # A NaN makes the scale infinite, and what is read back NaN.
+                # NaN makes the scale infinite, so that NaN is read back.
                 size = tl.max(tl.where(x == x, tl.abs(x), float("inf")), 1)
                 scale = tl.div_rn(size, LARGEST + tl.zeros_like(size))
                 scale = tl.where(scale == 0, 1.0, scale)
@@ -83,9 +83,10 @@ def _copy_kernel(kv_ptr, pairs_ptr, stride_pair, stride_end, block_size, BLOCK: 
 
 
 def append(k, v, kv, slot_mapping, scales, largest: float, elements: int) -> None:
-    """Store ``k`` and ``v``, (T, H, D), in their slots; ``largest`` number of 8 bits, or 0.
+    """Store ``k`` and ``v``, (T, H, D), in their slots.
 
-    e4m3 comes as uint8.  A program handles at most ``elements`` numbers of a token.
+    ``largest`` is the largest number of an 8-bit dtype, 0 for others; e4m3 is passed as uint8.  A
+    program stores at most ``elements`` numbers of a token.
     """
     num_tokens, num_heads, head_dim = k.shape
     block_d = padded(head_dim)

@@ -1,8 +1,8 @@
-"""Numbers of 8 bits: what a quantised cache holds.
+"""Conversion to and from the 8-bit numbers of a quantized cache.
 
 int8, and e4m3 (a sign, four bits of exponent with bias 7, three of mantissa; no infinity, NaN is
-all ones): Micikevicius et al. 2022, arXiv 2209.05433.  Not every GPU has e4m3 as a type, so it is
-written as bytes everywhere, and read as bytes where the type is missing.
+all ones): Micikevicius et al. 2022, arXiv 2209.05433.  Not every GPU has an e4m3 type, so it is
+written as bytes on all, and read as bytes where the type is missing.
 """
 
 import triton
@@ -13,7 +13,7 @@ from .numerics import INTERPRETED, round_to
 
 @triton.jit
 def from_storage(x, dtype: tl.constexpr):
-    """Stored numbers as ``dtype``; exact, for 8 bits fit into all of them.  uint8 means e4m3."""
+    """Stored numbers as ``dtype``, exactly; uint8 means e4m3."""
     if x.dtype == tl.uint8:
         x = _from_e4m3(x)
     if INTERPRETED:
@@ -24,11 +24,11 @@ def from_storage(x, dtype: tl.constexpr):
 
 @triton.jit
 def to_storage(x, dtype: tl.constexpr):
-    """fp32 to the nearest of ``dtype``, ties to even; for 8 bits ``x`` must be within range."""
+    """fp32 rounded to ``dtype``, ties to even; for 8 bits ``x`` must be within range."""
     if dtype == tl.uint8:
         return _to_e4m3(x)
     elif dtype == tl.int8:
-        # Added to 1.5 * 2**23 a small number is rounded to an integer, in the last bits.
+        # Adding 1.5 * 2**23 rounds a small number to an integer, held in the last bits.
         return ((x + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000).to(tl.int8)
     else:
         return round_to(x, dtype)
@@ -36,7 +36,7 @@ def to_storage(x, dtype: tl.constexpr):
 
 @triton.jit
 def _from_e4m3(x):
-    """As fp16, whose exponent has one bit more: shifted into place, 2**-8 of what is meant."""
+    """Shift the bits into fp16, whose exponent bias is 8 larger, and multiply by 2**8."""
     bits = x.to(tl.uint16)
     half = (((bits & 0x80) << 8) | ((bits & 0x7F) << 7)).to(tl.float16, bitcast=True)
     return tl.where((bits & 0x7F) == 0x7F, float("nan"), half.to(tl.float32) * 256.0)
@@ -47,7 +47,7 @@ def _to_e4m3(x):
     size = tl.abs(x)
     bits = size.to(tl.uint32, bitcast=True)
     normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - ((127 - 7) << 3)
-    # Below 2**-6 numbers are multiples of 2**-9, the last place of fp32 from 2**14 on.
+    # Below 2**-6, e4m3 is a multiple of 2**-9: the last place of an fp32 number near 2**14.
     below = (size + 16384.0).to(tl.uint32, bitcast=True) - 0x46800000
     code = tl.where(size < 0.015625, below, normal)
     code = tl.where(x != x, 0x7F, code)

@@ -3,11 +3,11 @@
     B, S     batch and positions; a program takes BLOCK_S positions of one sequence
     H, HK    heads of q and of k, taken as one list of H + HK, HEADS of them per program, so that
              cosines and sines are loaded once for several heads
-    D        head_dim; the first 2 * HALF columns turn in pairs, the others pass through
-    L        rows of the tables, (L, HALF)
+    D        head_dim; the first 2 * HALF columns are rotated in pairs, the others pass through
+    L        rows of the tables of cosines and sines, (L, HALF)
 
-A pair is columns (i, i + HALF), or (2i, 2i + 1) where INTERLEAVED; turned back where INVERSE.
-A position outside the tables reads nothing and turns its pairs into NaN.
+A pair is columns (i, i + HALF), or (2i, 2i + 1) if INTERLEAVED; INVERSE rotates back.  A position
+outside the tables reads nothing and sets its pairs to NaN.
 """
 
 import triton
@@ -97,7 +97,7 @@ def _rotary_kernel(
         dtype = q_out_ptr.dtype.element_ty
 
         if INTERLEAVED:
-            # Pairs are loaded whole, contiguously, and parted in registers.
+            # Pairs are loaded contiguously and split in registers.
             offs = tl.arange(0, 2 * BLOCK_HALF)
             keep = within[:, None] & (offs < 2 * HALF)[None, :]
             x = tl.load(x_ptr + offs[None, :], mask=keep, other=0.0).to(tl.float32)
@@ -119,7 +119,7 @@ def _rotary_kernel(
 
 
 def rotary(q, k, q_out, k_out, cos, sin, positions, interleaved, inverse, config) -> None:
-    """Fills ``q_out`` (B, H, S, D) and ``k_out`` (B, HK, S, D); positions (B, S) or None."""
+    """Fill ``q_out`` (B, H, S, D) and ``k_out`` (B, HK, S, D); positions (B, S) or None."""
     batch, num_heads, seqlen, head_dim = q.shape
     num_kv_heads, half = k.shape[1], cos.shape[1]
     rest = head_dim - 2 * half

@@ -29,8 +29,8 @@ def online_softmax(s, scale, m_i, l_i):
     """One step over a tile of scores (M, N); in base 2 they are ``s * scale``, scale >= 0.
 
     Returns the new maximum m_i and sum l_i of each row, the weights p relative to the new maximum,
-    and alpha, which what was accumulated before is multiplied by.  The scale waits until after
-    the maximum, where multiplication and subtraction are one instruction.
+    and alpha, by which earlier accumulators must be multiplied.  The scale is applied after the
+    maximum, where multiplication and subtraction are one instruction.
     """
     m_new = tl.maximum(m_i, tl.max(s, 1) * scale)
     m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -48,6 +48,6 @@ def weights(s, sm_scale, lse, at, SCORES: tl.constexpr, score_args):
 
 @triton.jit
 def load_lse(lse_ptr, offs_m, seqlen_q):
-    """LSE in base 2; +inf, which makes the weights 0, for rows that saw nothing or are none."""
+    """LSE in base 2; +inf, which makes the weights 0, for rows that see nothing or do not exist."""
     lse = tl.load(lse_ptr + offs_m, mask=offs_m < seqlen_q, other=float("-inf")) * LOG2E
     return tl.where(lse == float("-inf"), float("inf"), lse)

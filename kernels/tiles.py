@@ -8,7 +8,7 @@ from .numerics import round_to
 
 @triton.jit
 def tile_at(pid, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
-    """The rows and columns of tile ``pid``, counted along the rows first: (R, 1) and (1, C)."""
+    """Rows (R, 1) and columns (1, C) of tile ``pid``; consecutive tiles are in the same rows."""
     num_tiles = tl.cdiv(C, BLOCK_C)
     offs_r = (pid // num_tiles).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     offs_c = (pid % num_tiles) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -17,11 +17,11 @@ def tile_at(pid, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
 
 @triton.jit
 def load_tile(ptr, offs_r, offs_c, stride, keep):
-    """In fp32; 0 where not ``keep``."""
+    """A tile in fp32; 0 where not ``keep``."""
     return tl.load(ptr + offs_r * stride + offs_c, mask=keep, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def store_tile(ptr, offs_r, offs_c, stride, keep, x):
-    """``x``, fp32, rounded to the dtype of the matrix."""
+    """Store ``x``, fp32, rounded to the dtype of the matrix."""
     tl.store(ptr + offs_r * stride + offs_c, round_to(x, ptr.dtype.element_ty), mask=keep)

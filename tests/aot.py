@@ -2,7 +2,7 @@
 
 ``python -m tests.aot`` prints the table; `tests/test_aot.py` asserts what it promises.  Launchers
 are called as in production, on meta tensors, and what they would have launched is compiled: so the
-signatures, the specialisation on divisibility and the tile sizes are those of a real run.
+signatures, the specialization on divisibility and the tile sizes are those of a real run.
 """
 
 from __future__ import annotations
@@ -215,8 +215,8 @@ def compiled(launch, target: str):
     import triton
     from triton.compiler import ASTSource
 
-    *specialised, options = bound(launch, target)
-    source = ASTSource(launch[0], *specialised)
+    *specialized, options = bound(launch, target)
+    source = ASTSource(launch[0], *specialized)
     return triton.compile(source, target=gpu_target(target), options=options.__dict__)
 
 

@@ -88,7 +88,7 @@ def _packed(x):
 
 
 def _strided(x):
-    """No stride of a dimension follows from its neighbours'."""
+    """No stride of a dimension follows from its neighbors'."""
     batch, heads, length, dim = x.shape
     parent = _hollow(2 * batch, 3 * heads, 2 * length, dim + 5, like=x)
     return parent[::2, ::3, 1::2, 3 : 3 + dim].copy_(x)

@@ -26,7 +26,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def over_cases(cases: dict):
-    """Parametrise over device, case and dtype.
+    """Parametrize over device, case and dtype.
 
     On PyTorch operations every case meets every dtype, fp64 too; on Triton, where a launch costs a
     second or a compilation, the dtypes take turns.
@@ -50,7 +50,7 @@ def over_cases(cases: dict):
 
 @contextlib.contextmanager
 def poisoned():
-    """Uninitialised memory comes back full of NaN (integers: their largest value)."""
+    """Uninitialized memory comes back full of NaN (integers: their largest value)."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

@@ -1,7 +1,7 @@
 """What every kernel compiles to on GPUs that are not here: no spills, matrix instructions, fits.
 
 Seen failing on: tiles too large for the registers (spills), for shared memory, or too small for
-wgmma (no HGMMA); a body whose wgmmas ptxas serialises; rows read element by element; a number of
+wgmma (no HGMMA); a body whose wgmmas ptxas serializes; rows read element by element; a number of
 rows that is a constant of the kernel.
 """
 

@@ -67,7 +67,7 @@ def test_nan_and_inf_stay_in_their_rows_as_torch_has_them(device, fused, torch_n
 @every_leg
 @every_norm
 @pytest.mark.parametrize("shape", [(0, 8), (3, 0), (0, 0), (2, 0, 5)], ids=str)
-def test_nothing_to_normalise(device, fused, torch_norm, shape):
+def test_nothing_to_normalize(device, fused, torch_norm, shape):
     x = torch.zeros(shape, device=device, requires_grad=True)
     weight = torch.ones(shape[-1:], device=device, requires_grad=True)
     with poisoned():

@@ -3,7 +3,7 @@
 Of the mutations of tests/mutation_tables these are caught here:
 
     test_tokens_land_in_their_slots     keys for values; a slot's block and offset mixed up
-    test_quantised_numbers_are_the_...  rounding to the wrong number; no saturation
+    test_quantized_numbers_are_the_...  rounding to the wrong number; no saturation
     test_scales_fit_each_token          scales written beside their slot
     test_blocks_are_copied              source and destination mixed up; a block's end left out
 """
@@ -27,7 +27,7 @@ def tokens(count, heads, dim, dtype=torch.float32, device="cpu", seed=0):
     return [torch.randn(count, heads, dim, generator=generator).to(device, dtype) for _ in "kv"]
 
 
-def dequantised(x, scales):
+def dequantized(x, scales):
     return x.double() * scales[..., None].double()
 
 
@@ -83,7 +83,7 @@ def test_tokens_and_caches_of_any_strides(device):
 
 @every_leg
 @EIGHT_BITS
-def test_quantised_numbers_are_the_nearest(device, storage):
+def test_quantized_numbers_are_the_nearest(device, storage):
     """Half a step at most, ties to even, and what is too large saturates."""
     most = LARGEST[storage]
     steps = torch.arange(-most * 4, most * 4 + 1) / 4  # every tie of int8, many of e4m3
@@ -116,7 +116,7 @@ def test_scales_fit_each_token(device, storage):
             worth = scales[block, side, offset]
             largest = x[token].float().abs().amax(-1)
             torch.testing.assert_close(worth * LARGEST[storage], largest)
-            found = dequantised(kv[block, side, offset], worth)
+            found = dequantized(kv[block, side, offset], worth)
             error = (found - x[token].double()).abs()
             assert (error <= half_step(x[token].double(), worth.double(), storage)).all()
 
@@ -131,13 +131,13 @@ def test_rows_of_zeros_and_of_nan(device, storage):
     kv = pool(1, 16, 2, 16, storage, device, filler=0)
     scales = torch.zeros(1, 2, 16, 2, device=device)
     fa.paged_append(k, v, kv, torch.tensor([0], device=device), scales)
-    found = dequantised(kv[0, :, 0], scales[0, :, 0])
+    found = dequantized(kv[0, :, 0], scales[0, :, 0])
     assert not found[0, 0].any() and found[1, 1].isnan().all()
     assert found[0].isfinite().all() and found[1, 0].isfinite().all()
 
 
 def half_step(x, scales, storage):
-    """The most by which a number errs when stored: half the distance of its neighbours."""
+    """The most by which a number errs when stored: half the distance of its neighbors."""
     if storage == torch.int8:
         error = (scales / 2)[..., None].expand_as(x)
     else:
@@ -147,8 +147,8 @@ def half_step(x, scales, storage):
 
 @every_leg
 @EIGHT_BITS
-def test_attention_to_quantised_tokens_within_its_budget(device, storage):
-    """Against what was never quantised: the stated budget of 8-bit storage.
+def test_attention_to_quantized_tokens_within_its_budget(device, storage):
+    """Against what was never quantized: the stated budget of 8-bit storage.
 
     Let a number err by ε when stored (half a step, above).  The score of query i and key j then
     errs by at most Δ = scale Σ_d |q_id| ε_jd, the weights by a factor of at most exp(2 max_j Δ), so
@@ -171,13 +171,13 @@ def test_attention_to_quantised_tokens_within_its_budget(device, storage):
         for side, x in enumerate((k, v)):
             worth = problem.scales[:, side].flatten(0, 1)[slots]
             held = problem.kv[:, side].flatten(0, 1).float()[slots]
-            stored.append(dequantised(held, worth))
+            stored.append(dequantized(held, worth))
             errors.append(half_step(x.double(), worth.double(), storage))
         problem.stored[index] = tuple(stored)
-        _check_quantised(problem, index, k.double(), v.double(), *errors)
+        _check_quantized(problem, index, k.double(), v.double(), *errors)
 
 
-def _check_quantised(problem, index, k, v, k_error, v_error):
+def _check_quantized(problem, index, k, v, k_error, v_error):
     out, lse = problem.attend()
     ends = problem.cu_seqlens_q.tolist()
     own = slice(ends[index], ends[index + 1])

@@ -76,8 +76,8 @@ CASES = {
     "int8_token": Case(MIXED, 6, 2, storage=INT8, scaling="token"),
     "e4m3_head": Case(MIXED, storage=E4M3, scaling="head"),
     "e4m3_token": Case(MIXED, 5, 1, 80, storage=E4M3, scaling="token"),
-    "quantised_stack": Case(MIXED, stack="softcap+window", storage=INT8, scaling="head"),
-    "quantised_negative_scale": Case(DECODE, storage=INT8, scaling="head", options={"scale": -0.1}),
+    "quantized_stack": Case(MIXED, stack="softcap+window", storage=INT8, scaling="head"),
+    "quantized_negative_scale": Case(DECODE, storage=INT8, scaling="head", options={"scale": -0.1}),
 }
 
 
@@ -97,7 +97,7 @@ SPLITS = {
     "decode": Case(((1, 97), (1, 5), (1, 0)), 2, 1),
     "several": Case(((4, 97), (9, 33)), 3, 1),
     "window": Case(((2, 129), (1, 33)), 2, 1, stack="causal+window"),
-    "quantised": Case(((1, 65), (3, 40)), 2, 1, storage=INT8, scaling="token"),
+    "quantized": Case(((1, 65), (3, 40)), 2, 1, storage=INT8, scaling="token"),
 }
 
 
@@ -164,7 +164,7 @@ IN_PLACE = {
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.float64], ids=name_of)
 @pytest.mark.parametrize("case", IN_PLACE.values(), ids=IN_PLACE)
 def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
-    """Nothing is gathered, and neighbours among the blocks, read in one call, change no bit."""
+    """Nothing is gathered, and neighbors among the blocks, read in one call, change no bit."""
     monkeypatch.setattr(torch_decode, "_BYTES_A_CALL", 0)
     monkeypatch.setattr(torch_backend, "_gather", None)
     problem = paged.make(case, dtype)
@@ -175,7 +175,7 @@ def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize(("stack", "calls"), [("causal", 2), ("causal+window", 3)])
-def test_neighbouring_pages_are_one_call(stack, calls, monkeypatch):
+def test_neighboring_pages_are_one_call(stack, calls, monkeypatch):
     """97 keys are six whole pages and one key; the last 21 are four keys, a page and one key."""
     monkeypatch.setattr(torch_decode, "_BYTES_A_CALL", 0)
     made, attend = [], torch_decode.forward_whole

@@ -162,7 +162,7 @@ def test_attention_in_every_dtype(device, dtype):
 @every_leg
 @pytest.mark.parametrize("kv_dtype", [torch.int8, torch.float8_e4m3fn])
 @pytest.mark.parametrize("given", [False, True], ids=["per_token", "per_head"])
-def test_quantised_storage(device, kv_dtype, given):
+def test_quantized_storage(device, kv_dtype, given):
     """Within the budget of attention to what is stored, which is within half a unit of the input.
 
     A unit of fp8 is an eighth of the power of two below, or 2**-9 where that is more.
@@ -229,7 +229,7 @@ def check_storage(cache, layer, seq, keys, k, values, v):
         assert (found - x).abs().sub(unit * (0.5 + 1e-5)).max() <= 0
 
 
-def test_scales_are_for_quantised_storage():
+def test_scales_are_for_quantized_storage():
     assert make().scales == [None] * LAYERS
     per_token = make(kv_dtype=torch.int8)
     assert per_token.scales[0].shape == (40, 2, 16, KV_HEADS)

@@ -37,7 +37,7 @@ def appended(case):
     return problem, k, v, problem.block_table[0, 0].long() * 16 + torch.arange(4)
 
 
-@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantised"])
+@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantized"])
 def test_opcheck(path, case):
     problem, k, v, slots = appended(case)
     ops = torch.ops.fused_attention
@@ -51,7 +51,7 @@ def test_opcheck(path, case):
     torch.library.opcheck(ops.copy_blocks, copy, test_utils=CHECKS)
 
 
-@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantised"])
+@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantized"])
 def test_compile_without_graph_breaks(path, case):
     """A step as a model takes it: append, then attend to what was appended."""
 

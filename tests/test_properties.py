@@ -1,7 +1,7 @@
 """Whatever is asked for, in any combination, is within the error budget.
 
 Hypothesis draws shapes, strides, dtypes, kinds of input, stacks of variants, dropout and scale.
-Derandomised: every run tries the same examples, and so does a bisection.  The counts at the end
+Derandomized: every run tries the same examples, and so does a bisection.  The counts at the end
 are asserted, since an example that is filtered out is none.
 """
 

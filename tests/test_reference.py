@@ -157,7 +157,7 @@ def test_philox_known_answers(counter, key, expected):
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_statistics(p):
-    """Rate, independence of neighbours, heads and sequences: within five standard deviations."""
+    """Rate, independence of neighbors, heads and sequences: within five standard deviations."""
     index = [
         torch.arange(n).view([-1 if d == i else 1 for d in range(4)])
         for i, n in enumerate((3, 4, 96, 96))
@@ -165,10 +165,10 @@ def test_dropout_statistics(p):
     kept = philox.keep(torch.tensor([1234567890123]), *index, p).double()
     deviation = math.sqrt(p * (1 - p))
     assert abs(kept.mean().item() - (1 - p)) < 5 * deviation / math.sqrt(kept.numel())
-    centred = (kept - (1 - p)) / deviation
+    centered = (kept - (1 - p)) / deviation
     for d in range(4):
         for shift in (1, 2):
-            product = centred.narrow(d, shift, kept.shape[d] - shift) * centred.narrow(
+            product = centered.narrow(d, shift, kept.shape[d] - shift) * centered.narrow(
                 d, 0, kept.shape[d] - shift
             )
             assert abs(product.mean().item()) < 5 / math.sqrt(product.numel()), (d, shift)

@@ -16,7 +16,7 @@ from ..variants import bias, causal, mask
 class MultiheadAttention(nn.MultiheadAttention):
     """``torch.nn.MultiheadAttention`` on `fused_attention.attention`.
 
-    Constructor, state dict, initialisation and signature are torch's, and so are the results, but
+    Constructor, state dict, initialization and signature are torch's, and so are the results, but
     for a query that may attend to nothing (every key padded, say): its attention is zero here, so
     that its output is the bias of ``out_proj``, where torch's is NaN or not depending on the path
     it takes.  ``need_weights=True``, torch's default, holds every weight in memory; pass False.

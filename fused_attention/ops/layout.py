@@ -6,7 +6,7 @@ import torch
 
 
 def empty_like(x: torch.Tensor, last_dim: int) -> torch.Tensor:
-    """Uninitialised (B, H, L, last_dim) in the layout of ``x``: heads within positions or around.
+    """Uninitialized (B, H, L, last_dim) in the layout of ``x``: heads within positions or around.
 
     For outputs, as torch lays out those of scaled_dot_product_attention.
     """
@@ -17,7 +17,7 @@ def empty_like(x: torch.Tensor, last_dim: int) -> torch.Tensor:
 
 
 def empty_gradient(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Uninitialised (B, H, L, D), heads within positions: as projections read their gradients."""
+    """Uninitialized (B, H, L, D), heads within positions: as projections read their gradients."""
     batch, heads, length, head_dim = x.shape
     return x.new_empty(batch, length, heads, head_dim, dtype=dtype).transpose(1, 2)
 
@@ -36,7 +36,7 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def pointwise_like(x: torch.Tensor) -> torch.Tensor:
-    """Uninitialised, laid out as PyTorch lays out a pointwise function of ``x``.
+    """Uninitialized, laid out as PyTorch lays out a pointwise function of ``x``.
 
     In the order of ``x`` if that fills its memory (contiguous, channels last, any permutation).
     """

@@ -19,7 +19,7 @@ MODULES = (
         "test_modules.py::test_dropout_before_the_sum_in_training_only[*]",
     ),
     torch(
-        "a stream that begins with what was normalised",
+        "a stream that begins with what was normalized",
         f"{LAYERS}norm.py",
         "return (normed, x) if",
         "return (normed, normed) if",

@@ -124,7 +124,7 @@ NORMS = (
         norm("gradients_through_either_output[sum-interpreted]"),
     ),
     Mutation(
-        "the sum normalised before it is rounded",
+        "the sum normalized before it is rounded",
         NORM,
         "        h = round_to(h, sum_ptr.dtype.element_ty).to(tl.float32)\n",
         "",
@@ -154,8 +154,8 @@ NORMS = (
     torch(
         "a fake in another layout",
         f"{OPS}norm/operators.py",
-        "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centred)",
-        "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centred)",
+        "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centered)",
+        "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centered)",
         op("opcheck", "layer_norm", "torch"),
     ),
     torch(

@@ -130,21 +130,21 @@ PAGED = (
         "kernels/quantization.py",
         "code = tl.where(size < 0.015625, below, normal)",
         "code = normal",
-        append("quantised_numbers_are_the_nearest[float8_e4m3fn-interpreted]"),
+        append("quantized_numbers_are_the_nearest[float8_e4m3fn-interpreted]"),
     ),
     Mutation(
         "ties of int8 away from zero",
         "kernels/quantization.py",
         "return ((x + 12582912.0)",
         "return ((x * 1.001 + 12582912.0)",
-        append("quantised_numbers_are_the_nearest[int8-interpreted]"),
+        append("quantized_numbers_are_the_nearest[int8-interpreted]"),
     ),
     Mutation(
         "too large a number wraps around",
         "kernels/paged_cache.py",
         "tl.minimum(tl.maximum(x, -LARGEST), LARGEST)",
         "tl.maximum(x, -LARGEST)",
-        append("quantised_numbers_are_the_nearest[int8-interpreted]"),
+        append("quantized_numbers_are_the_nearest[int8-interpreted]"),
     ),
     Mutation(
         "a token without a slot stored",
@@ -196,7 +196,7 @@ PAGED = (
         paged("one_query_reads_its_pages_in_place[contexts-float32]"),
     ),
     torch(
-        "pages in place joined that are no neighbours",
+        "pages in place joined that are no neighbors",
         DECODE_TORCH,
         "blocks[page] == blocks[page - 1] + 1",
         "True",

@@ -34,12 +34,12 @@ def add_layer_norm(
         normalized_shape, weight, bias, eps: as for `layer_norm`.
         dropout_p: probability with which an element of x is dropped; the seed comes from the
             default generator of the device.  The mask is never stored.
-        prenorm: return (normed, new_residual), as blocks that normalise their input want; else
-            normed alone, as blocks that normalise their output do.
+        prenorm: return (normed, new_residual), as blocks that normalize their input want; else
+            normed alone, as blocks that normalize their output do.
 
     Returns:
         ``normed`` in the dtype `layer_norm` returns for x; ``new_residual`` in that of residual,
-        which is what is normalised: rounded first, as unfused code does.
+        which is what is normalized: rounded first, as unfused code does.
 
     Raises:
         ValueError, TypeError, NotImplementedError: as `layer_norm` does.
@@ -54,7 +54,7 @@ def add_layer_norm(
         refuse_forward_mode("add_layer_norm", "layer_norm of a sum", x, residual, weight, bias)
         size = len(normalized_shape)
         normed, total = operators.apply_add(
-            x, residual, size, weight, bias, eps, dropout_p, centred=True
+            x, residual, size, weight, bias, eps, dropout_p, centered=True
         )
     else:
         total = _sum(x, residual, len(normalized_shape), dropout_p)
@@ -100,7 +100,7 @@ def add_rms_norm(
         eps = operators.default_eps(x.dtype) if eps is None else eps
         size = len(normalized_shape)
         normed, total = operators.apply_add(
-            x, residual, size, weight, None, eps, dropout_p, centred=False
+            x, residual, size, weight, None, eps, dropout_p, centered=False
         )
     else:
         total = _sum(x, residual, len(normalized_shape), dropout_p)

@@ -27,7 +27,7 @@ def layer_norm(
 
     Args:
         x: (..., *normalized_shape); fp16, bf16, fp32 or fp64.
-        normalized_shape: the dimensions that are normalised together.
+        normalized_shape: the dimensions that are normalized together.
         weight, bias: of shape normalized_shape, in the dtype of x; or in fp32 where x is in half
             precision, a bias only together with a weight.
         eps: added to the variance; positive.
@@ -50,4 +50,4 @@ def layer_norm(
     if not backend.uses_triton(x):
         return F.layer_norm(x, normalized_shape, weight, bias, eps)
     refuse_forward_mode("layer_norm", "torch.nn.functional.layer_norm", x, weight, bias)
-    return operators.apply(x, len(normalized_shape), weight, bias, eps, centred=True)
+    return operators.apply(x, len(normalized_shape), weight, bias, eps, centered=True)

@@ -1,6 +1,6 @@
-"""The operators behind LayerNorm and RMSNorm (``centred`` or not), alone and after a sum.
+"""The operators behind LayerNorm and RMSNorm (``centered`` or not), alone and after a sum.
 
-They work on matrices: rows, and the columns each is normalised over.
+They work on matrices: rows, and the columns each is normalized over.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def default_eps(dtype: torch.dtype) -> float:
     return torch.finfo(accumulator(dtype)).eps
 
 
-def apply(x, num_dims: int, weight, bias, eps: float, *, centred: bool):
+def apply(x, num_dims: int, weight, bias, eps: float, *, centered: bool):
     """The norm over the last ``num_dims`` dimensions, on checked arguments."""
     dtype = result_dtype(x)
-    y, _, _ = _norm(as_matrix(x, num_dims), flat(weight), flat(bias), float(eps), centred, dtype)
+    y, _, _ = _norm(as_matrix(x, num_dims), flat(weight), flat(bias), float(eps), centered, dtype)
     return y.view(x.shape)
 
 
 def apply_add(
-    x, residual, num_dims: int, weight, bias, eps: float, dropout_p: float, *, centred: bool
+    x, residual, num_dims: int, weight, bias, eps: float, dropout_p: float, *, centered: bool
 ):
     """(norm, sum) of ``residual + dropout(x)``, on checked arguments."""
     seed = philox.new_seed(x.device) if dropout_p > 0 else None
@@ -40,7 +40,7 @@ def apply_add(
         flat(weight),
         flat(bias),
         float(eps),
-        centred,
+        centered,
         float(dropout_p),
         seed,
         result_dtype(x),
@@ -64,21 +64,21 @@ def result_dtype(x) -> torch.dtype:
     return torch.float32 if autocast and x.dtype != torch.float64 else x.dtype
 
 
-def _empty_statistics(x, centred):
+def _empty_statistics(x, centered):
     num_rows, dtype = x.shape[0], accumulator(x.dtype)
-    mean = x.new_empty(num_rows if centred else 0, dtype=dtype)
+    mean = x.new_empty(num_rows if centered else 0, dtype=dtype)
     return mean, x.new_empty(num_rows, dtype=dtype)
 
 
-def _norm_forward(x, weight, bias, eps, centred, dtype):
+def _norm_forward(x, weight, bias, eps, centered, dtype):
     y = x.new_empty(x.shape, dtype=dtype)
-    mean, rstd = _empty_statistics(x, centred)
+    mean, rstd = _empty_statistics(x, centered)
     backend.of("norm", x).forward(x, None, weight, bias, y, None, mean, rstd, eps, 0.0, None)
     return y, mean, rstd
 
 
-def _norm_fake(x, weight, bias, eps, centred, dtype):
-    return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centred)
+def _norm_fake(x, weight, bias, eps, centered, dtype):
+    return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centered)
 
 
 def _norm_backward_forward(dy, x, weight, bias, mean, rstd, wanted):
@@ -118,17 +118,17 @@ def _wanted(dweight, dbias, wanted):
     return (x if want else None for x, want in zip((dweight, dbias), wanted, strict=True))
 
 
-def _add_norm_forward(x, residual, weight, bias, eps, centred, dropout_p, seed, dtype):
+def _add_norm_forward(x, residual, weight, bias, eps, centered, dropout_p, seed, dtype):
     y, h, mean, rstd = _add_norm_fake(
-        x, residual, weight, bias, eps, centred, dropout_p, seed, dtype
+        x, residual, weight, bias, eps, centered, dropout_p, seed, dtype
     )
     backend.of("norm", x).forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed)
     return y, h, mean, rstd
 
 
-def _add_norm_fake(x, residual, weight, bias, eps, centred, dropout_p, seed, dtype):
+def _add_norm_fake(x, residual, weight, bias, eps, centered, dropout_p, seed, dtype):
     y, h = x.new_empty(x.shape, dtype=dtype), residual.new_empty(x.shape)
-    return y, h, *_empty_statistics(x, centred)
+    return y, h, *_empty_statistics(x, centered)
 
 
 def _add_norm_backward_forward(
@@ -174,7 +174,7 @@ def _add_norm_autograd(ctx, dy, dsum, dmean, drstd):
 
 
 _norm = define(
-    "norm(Tensor x, Tensor? weight, Tensor? bias, float eps, bool centred, ScalarType dtype) "
+    "norm(Tensor x, Tensor? weight, Tensor? bias, float eps, bool centered, ScalarType dtype) "
     "-> (Tensor y, Tensor mean, Tensor rstd)",
     _norm_forward,
     _norm_fake,
@@ -189,7 +189,7 @@ _norm_backward = define(
     instead=_INSTEAD,
 )
 _add_norm = define(
-    "add_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps, bool centred, "
+    "add_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps, bool centered, "
     "float dropout_p, Tensor? seed, ScalarType dtype) "
     "-> (Tensor y, Tensor sum, Tensor mean, Tensor rstd)",
     _add_norm_forward,

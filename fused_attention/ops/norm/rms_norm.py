@@ -26,7 +26,7 @@ def rms_norm(
 
     Args:
         x: (..., *normalized_shape); fp16, bf16, fp32 or fp64.
-        normalized_shape: the dimensions that are normalised together.
+        normalized_shape: the dimensions that are normalized together.
         weight: of shape normalized_shape, of any of these dtypes.
         eps: added to the mean square; positive.  By default the spacing of numbers at one, in the
             dtype of the statistics: 1.2e-7, for fp64 2.2e-16.
@@ -51,4 +51,4 @@ def rms_norm(
         return F.rms_norm(x, normalized_shape, weight, eps)
     refuse_forward_mode("rms_norm", "torch.nn.functional.rms_norm", x, weight)
     eps = operators.default_eps(x.dtype) if eps is None else eps
-    return operators.apply(x, len(normalized_shape), weight, None, eps, centred=False)
+    return operators.apply(x, len(normalized_shape), weight, None, eps, centered=False)

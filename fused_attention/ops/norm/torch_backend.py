@@ -13,12 +13,12 @@ from ... import philox
 
 def forward(x, residual, weight, bias, y, h, mean, rstd, eps, dropout_p, seed) -> None:
     """``mean`` of no elements means RMSNorm."""
-    centred = mean.shape == rstd.shape
+    centered = mean.shape == rstd.shape
     source = x
     if residual is not None:
         source = h.copy_(residual + dropped(x, dropout_p, seed))
     xhat = source.to(rstd.dtype)
-    if centred:
+    if centered:
         mean.copy_(xhat.mean(1))
         xhat = xhat - mean[:, None]
     rstd.copy_((xhat.square().mean(1) + eps).rsqrt())
@@ -31,13 +31,13 @@ def backward(
     dy, dsum, h, weight, mean, rstd, dx, dresidual, dweight, dbias, dropout_p, seed
 ) -> None:
     """Gradients of no elements are not computed."""
-    centred = mean.shape == rstd.shape
+    centered = mean.shape == rstd.shape
     xhat = h.to(rstd.dtype)
-    xhat = (xhat - mean[:, None] if centred else xhat) * rstd[:, None]
+    xhat = (xhat - mean[:, None] if centered else xhat) * rstd[:, None]
     dy = dy.to(rstd.dtype)
     g = dy if weight is None else dy * weight
     dh = g - xhat * (g * xhat).mean(1, keepdim=True)
-    if centred:
+    if centered:
         dh = dh - g.mean(1, keepdim=True)
     dh = dh * rstd[:, None]
     dh = dh if dsum is None else dh + dsum

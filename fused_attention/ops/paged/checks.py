@@ -58,7 +58,7 @@ def check_contiguous(name: str, x: torch.Tensor, dims: str = "last dimension") -
 
 
 def check_storage(kv, scales) -> None:
-    """The cache of a layer, and scales if and only if it is quantised."""
+    """The cache of a layer, and scales if and only if it is quantized."""
     check_tensor(
         "kv",
         kv,

@@ -1,7 +1,7 @@
 """Paged attention of one query without Triton, whose keys and values are read where they lie.
 
 Each page is an attention of its own, the query heads of a group its rows; outputs are merged by
-their log-sum-exps.  Pages that are neighbours in the pool are the batch of one call of ATen's flash
+their log-sum-exps.  Pages that are neighbors in the pool are the batch of one call of ATen's flash
 kernel, which no bit of the result depends on.  Small pages had better be gathered for one call.
 """
 
@@ -54,7 +54,7 @@ def _attend(q, k, v, scale: float):
 
 
 def _runs(blocks: list[int], lo: int, hi: int, page_size: int) -> Iterator[tuple[int, int, slice]]:
-    """(first block, number of neighbours, slots of each) that make up the keys [lo, hi)."""
+    """(first block, number of neighbors, slots of each) that make up the keys [lo, hi)."""
     page, key = lo // page_size, lo
     while key < hi:
         first, start = page, key % page_size
