@@ -1,10 +1,10 @@
-"""What autocast makes of the arguments of an op that, as matrix products do, takes its dtype."""
+"""Autocast for ops that, as matrix products do, compute in its dtype."""
 
 from __future__ import annotations
 
 import torch
 
-# Asked once: before torch 2.13 Dynamo cannot trace the question.
+# Looked up at import: before torch 2.13 Dynamo cannot trace the call.
 _DEVICES = frozenset(
     device
     for device in ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia", "maia", "privateuseone")
@@ -19,7 +19,7 @@ def active_dtype(device: str) -> torch.dtype | None:
 
 
 def cast(*tensors):
-    """The tensors in the dtype of autocast, which leaves fp64 alone; what is no tensor stays."""
+    """The tensors in the dtype of autocast; fp64 tensors and other objects are unchanged."""
     return tuple(map(_cast, tensors))
 
 

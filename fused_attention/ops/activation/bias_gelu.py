@@ -1,4 +1,4 @@
-"""GELU of a sum with a bias: the registered operators, and the public function."""
+"""GELU of a sum with a bias: the public function and its registered operators."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def bias_gelu(x: torch.Tensor, bias: torch.Tensor, approximate: str = "none") ->
         approximate: "none" (exact) or "tanh", as for `gelu`.
 
     Returns:
-        (..., columns), in the dtype to which PyTorch promotes ``x + bias``; on a GPU contiguous,
-        and the sum is not rounded to it first.
+        (..., columns), in the dtype to which PyTorch promotes ``x + bias``.  On a GPU contiguous,
+        and the sum is not rounded to that dtype before the activation.
 
-    The gradient of ``bias`` is summed in fp32 and deterministic.  The backward pass keeps ``x``
-    and ``bias`` alone.
+    The gradient of ``bias`` is summed in fp32 and deterministic.  Only ``x`` and ``bias`` are saved
+    for the backward pass.
 
     Raises:
-        ValueError: ``bias`` is not (columns,) or on another device, ``approximate`` is neither.
-        TypeError: a tensor of integers, or none at all.
+        ValueError: ``bias`` is not (columns,) or on another device, unknown ``approximate``.
+        TypeError: not a tensor, or a tensor of integers.
         NotImplementedError: on a GPU, double backward and forward-mode derivatives.
     """
     check_approximate(approximate)

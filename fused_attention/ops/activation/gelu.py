@@ -1,4 +1,4 @@
-"""GELU: the registered operators, and the public function."""
+"""GELU: the public function and its registered operators."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _INSTEAD = "torch.nn.functional.gelu"
 
 
 def gelu(input: torch.Tensor, approximate: str = "none") -> torch.Tensor:
-    """Drop-in for `torch.nn.functional.gelu`; on the CPU that function itself.
+    """Drop-in for `torch.nn.functional.gelu`; on the CPU it calls that function.
 
     Args:
         input: any shape and strides; fp16, bf16, fp32 or fp64.
         approximate: "none" is ``x * Φ(x)``, the exact function; "tanh" is its approximation,
-            up to 5e-4 away.  Models are trained with one or the other: they do not mix.
+            up to 5e-4 away.  A model needs the one it was trained with.
 
     Returns:
-        The shape and dtype of ``input``, and its layout where that is dense (channels last, say).
-        On a GPU computed in fp32, accurate in the tails too: the relative error of fp32 results
-        stays below 2e-5 until they underflow, where PyTorch's results for ``x < -5.5`` are 0.
+        The shape and dtype of ``input``, and its memory layout if dense (channels last, say).
+        On a GPU computed in fp32 and accurate in the tails: the relative error of fp32 results
+        is below 2e-5 until they underflow; PyTorch's results are 0 for ``x < -5.5``.
 
-    The backward pass keeps ``input`` alone.
+    Only ``input`` is saved for the backward pass.
 
     Raises:
-        ValueError: ``approximate`` is neither; it is a RuntimeError too, as PyTorch's.
-        TypeError: ``input`` is no tensor, or an integer one (NotImplementedError too).
+        ValueError: unknown ``approximate``; also a RuntimeError, as in PyTorch.
+        TypeError: ``input`` is not a tensor, or of integers (then also a NotImplementedError).
         NotImplementedError: on a GPU, double backward and forward-mode derivatives.
     """
     check_approximate(approximate)

@@ -1,4 +1,4 @@
-"""Gated linear units: the registered operators, and the public functions."""
+"""Gated linear units: the public functions and their registered operators."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def geglu(gate: torch.Tensor, up: torch.Tensor, approximate: str = "none") -> to
 
     Returns:
         The shape of ``gate``, in the dtype to which PyTorch promotes the product; on a GPU
-        contiguous.  The backward pass keeps ``gate`` and ``up`` alone.
+        contiguous.  Only ``gate`` and ``up`` are saved for the backward pass.
 
     Raises:
-        ValueError: shapes or devices differ, ``approximate`` is neither.
-        TypeError: a tensor of integers, or none at all.
+        ValueError: shapes or devices differ, unknown ``approximate``.
+        TypeError: not a tensor, or a tensor of integers.
         NotImplementedError: on a GPU, double backward and forward-mode derivatives.
     """
     check_approximate(approximate)

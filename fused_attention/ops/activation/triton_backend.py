@@ -24,7 +24,7 @@ def gelu_backward(dy, x, dx, approximate: str) -> None:
 
 
 def _laid_out(x, like):
-    """``x``, copied unless it lies in memory as ``like`` does; strides of size 1 mean nothing."""
+    """``x`` with the strides of ``like``, copied if they differ in a dimension larger than 1."""
     relevant = [a == b for a, b, n in zip(x.stride(), like.stride(), x.shape, strict=True) if n > 1]
     return x if all(relevant) else torch.empty_like(like, dtype=x.dtype).copy_(x)
 

@@ -1,4 +1,4 @@
-"""Attention: the registered operators, their gradient, and the public function."""
+"""Attention: the public function, its registered operators, and their gradient."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: 
 
 
 def _backend(q, v):
-    """Heads wider than the kernels compute go to PyTorch."""
+    """The torch backend computes heads that are too wide for the kernels."""
     if max(q.shape[3], v.shape[3]) > checks.MAX_HEAD_DIM:
         return torch_backend
     return backend.of("attention", q)
@@ -149,13 +149,13 @@ def _autograd(ctx, do, dlse):
 
 
 def _flops(q_shape, k_shape, v_shape, *args, out_shape=None, **kwargs) -> int:
-    """Two products of every query with every key, counted densely as torch does for SDPA."""
+    """Two matrix products over all pairs of query and key, masked or not, as torch counts SDPA."""
     batch, heads, seqlen_q, head_dim = q_shape
     return 2 * batch * heads * seqlen_q * k_shape[2] * (head_dim + v_shape[3])
 
 
 def _backward_flops(do_shape, dlse_shape, q_shape, k_shape, v_shape, *args, **kwargs) -> int:
-    """Five products, of which two run over v's head_dim: 2.5 times the forward's for equal ones."""
+    """Five matrix products, two of them over v's head_dim."""
     batch, heads, seqlen_q, head_dim = q_shape
     return 2 * batch * heads * seqlen_q * k_shape[2] * (3 * head_dim + 2 * v_shape[3])
 

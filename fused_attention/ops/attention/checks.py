@@ -49,7 +49,7 @@ def check_tensors(q, k, v, names: Sequence[str] = ("q", "k", "v")) -> None:
 
 
 def check_head_dims(q, k, v) -> None:
-    """What the kernels read: head_dim from 1 to 256, contiguous."""
+    """head_dim is from 1 to 256 and contiguous, as the kernels read it."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not 1 <= x.shape[3] <= MAX_HEAD_DIM:
             raise ValueError(
@@ -63,7 +63,7 @@ def check_head_dims(q, k, v) -> None:
 
 
 def check_variants(q, k, variants: Sequence[Variant]) -> None:
-    """Arguments of the variants fit the problem, and gradients asked for exist."""
+    """The arguments of the variants fit q and k, and have the gradients that are asked for."""
     shape = Shape.of(q, k)
     for variant in variants:
         if variant.type.check is not None:
@@ -72,7 +72,7 @@ def check_variants(q, k, variants: Sequence[Variant]) -> None:
             if not (isinstance(arg, torch.Tensor) and arg.requires_grad):
                 continue
             if variant.type.sink_logit is not None:
-                continue  # PyTorch's autograd has it
+                continue  # differentiated by PyTorch
             if variant.type.arg_grad is None or position > 0:
                 raise NotImplementedError(
                     f"variants: {variant.name} has no gradient for its argument {position}; "

@@ -19,7 +19,7 @@ class Dropout(NamedTuple):
 
 
 def multipliers(dropout: Dropout, shape: Shape, tile: Tile, dtype: torch.dtype) -> torch.Tensor:
-    """What the weights of a tile are multiplied by: 0 where dropped, 1 / (1 - p) where kept."""
+    """Factors of the weights of a tile: 0 where dropped, 1 / (1 - p) where kept."""
     b, h, q_idx, kv_idx, seqlen_q, seqlen_k = tile.indices(shape)
     row = q_idx - (seqlen_k - seqlen_q)
     kept = philox.keep(dropout.seed, b, h, row, kv_idx, dropout.p)

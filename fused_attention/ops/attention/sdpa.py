@@ -1,4 +1,4 @@
-"""`torch.nn.functional.scaled_dot_product_attention`, signature and semantics, on our kernels."""
+"""Drop-in for `torch.nn.functional.scaled_dot_product_attention`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def scaled_dot_product_attention(
             floating, added to the scores (a gradient flows into it).
         dropout_p: probability of dropping a weight; applied always, as in torch.
         is_causal: causal mask aligned top left: query i sees keys ``j <= i``.  (`causal()`, for
-            `fused_attention.attention`, is aligned bottom right.)  Beside a mask, both hold.
+            `fused_attention.attention`, is aligned bottom right.)  With an attn_mask too, a query
+            sees the keys that both allow.
         scale: of the scores; 1 / sqrt(head_dim) by default.
         enable_gqa: allow fewer key than query heads, a divisor of them.
 
-    Returns (..., heads, seqlen_q, head_dim_v).  A query that may attend to nothing gets zero.
+    Returns (..., heads, seqlen_q, head_dim_v).  The output of a query that sees no key is zero.
 
     Raises ValueError or TypeError, naming the argument, for what torch rejects with RuntimeError;
     NotImplementedError for nested tensors, forward-mode derivatives and double backward.
@@ -84,13 +85,13 @@ def _leading(query, key, value, enable_gqa: bool):
 
 
 def _to_4d(x, lead, heads: int):
-    """Leading dimensions expanded and folded into one, the last made contiguous if it is not."""
+    """Expand the leading dimensions and fold them into one; make the last dimension contiguous."""
     x = x.expand(*lead, heads, *x.shape[-2:]).reshape(math.prod(lead), heads, *x.shape[-2:])
     return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
 
 
 def _mask_variant(attn_mask, lead):
-    """The mask as a variant; leading dimensions beyond one are folded like the tensors'."""
+    """The mask as a variant; its leading dimensions are folded like those of the tensors."""
     if not isinstance(attn_mask, torch.Tensor):
         raise TypeError(f"attn_mask: expected a tensor, got {type(attn_mask).__name__}")
     if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():

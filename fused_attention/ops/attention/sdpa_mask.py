@@ -1,4 +1,4 @@
-"""Variants as PyTorch's own attention takes them: one mask, as large as the scores."""
+"""Variants as one mask of the size of the scores, for PyTorch's own attention."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .tiles import Tile, additive_mask, keep
 def sdpa_mask(shape: Shape, variants: Sequence[Variant], dtype: torch.dtype) -> torch.Tensor | None:
     """``attn_mask`` for ``F.scaled_dot_product_attention``; None if there are no variants.
 
-    Boolean where the variants are masks, of ``dtype`` where one adds to the scores.  Raises
-    NotImplementedError for those that do more than add.
+    Boolean if all variants are masks, of ``dtype`` if one adds to the scores.  Raises
+    NotImplementedError for variants that do more than add.
     """
     more = [v.name for v in variants if v.type.mask is None and not v.type.additive]
     if more:

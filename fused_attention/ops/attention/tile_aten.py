@@ -1,4 +1,4 @@
-"""A tile of attention by ATen's flash kernel for CPUs: softmax of scaled scores plus a mask."""
+"""A tile of attention by ATen's flash kernel for CPUs, which takes an additive mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def can_express(q, v, variants, dropout) -> bool:
-    """Whether the kernel computes this stack: additive scores, equal head dims, no dropout."""
+    """Whether the kernel can compute it: additive variants, equal head dims, no dropout."""
     return (
         q.device.type == "cpu"
         and q.shape[-1] == v.shape[-1]
@@ -27,19 +27,19 @@ def can_express(q, v, variants, dropout) -> bool:
 
 
 def in_one_call(q, k, variants, scale: float) -> bool:
-    """Whether the kernel computes all of it at once: no variant, or its own causal flag.
+    """Whether one call computes all of it: no variant, or a mask that its causal flag expresses.
 
-    The flag puts -inf where it masks before it scales, which only a positive scale survives.
+    With the flag, the kernel writes -inf before it scales, so the scale must be positive.
     """
     if 0 in (*q.shape[:3], k.shape[2]):
-        return False  # it divides by the lengths
+        return False  # the kernel divides by the lengths
     names = [variant.name for variant in variants]
     aligned = names == ["causal"] and q.shape[2] == k.shape[2]
     return not names or (scale > 0 and (names == ["causal_top_left"] or aligned))
 
 
 def forward_whole(q, k, v, causal: bool, scale: float):
-    """Output and LSE; ``causal`` is aligned top left."""
+    """Output and LSE of everything; ``causal`` is aligned top left."""
     return _forward(q, k, v, 0.0, causal, scale=scale)
 
 
@@ -53,7 +53,7 @@ def forward(q, k, v, variants, scale: float, tile: Tile):
     mask = _mask(q, k, variants, tile)
     out, lse = _forward(q[tile.queries], k[tile.keys], v[tile.keys], attn_mask=mask, scale=scale)
     if mask is not None:
-        # The kernel gives an empty row the LSE of a row whose only score is zero.
+        # For a row that sees nothing the kernel returns a finite LSE.
         empty = (mask.amax(-1) == -math.inf).expand_as(lse)
         lse = lse.masked_fill(empty, -math.inf)
     return out, lse
@@ -76,7 +76,7 @@ def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile):
 
 
 def _gradients(do, q, k, v, out, lse, causal: bool, scale: float, mask=None):
-    """In fp32 at least: the kernel adds up dk and dv, over rows and heads, in the dtype of k."""
+    """Computed in fp32 or fp64, since the kernel accumulates dk and dv in the dtype of k."""
     dtype = accumulator(q.dtype)
     do, q, k, v, out = (x.to(dtype) for x in (do, q, k, v, out))
     return _backward(do, q, k, v, out, lse, 0.0, causal, attn_mask=mask, scale=scale)

@@ -1,4 +1,4 @@
-"""A tile of attention in PyTorch operations, with everything the variants allow, on any device.
+"""A tile of attention in PyTorch operations: every variant, dropout, any device.
 
 FlashAttention-2 (Dao 2023, arXiv 2307.08691): keys come in chunks that stay in cache, the forward
 pass rescales running sums, the backward pass recomputes the weights from the LSE.  Shapes in the
@@ -19,12 +19,12 @@ from .dropout import Dropout, multipliers
 from .tiles import Tile, keep
 
 ROWS = 256  # of a tile, at most
-# Scores in flight at once: enough to drown the cost of dispatch, few enough to stay in cache.
+# Scores computed at once: enough to amortize dispatch, few enough to stay in cache.
 CHUNK_SCORES = 1 << 19
 
 
 def forward(q, k, v, variants, scale: float, dropout: Dropout | None, tile: Tile, keys: int):
-    """Output and LSE of the tile's rows, in fp32 or better; ``keys`` a chunk."""
+    """Output and LSE of the tile's rows, in fp32 or fp64; a chunk has at most ``keys`` keys."""
     shape = Shape.of(q, k)
     dtype = accumulator(q.dtype)
     q = q[tile.queries].to(dtype) * scale
@@ -74,8 +74,8 @@ def backward(
     if out.dtype == dtype:
         delta = (do * out[tile.queries]).sum(-1, keepdim=True)
     else:
-        # Not from the output, which was rounded to half precision: its error would shift a whole
-        # row of ds, and what sums ds over keys, as the gradient of a bias does, loses its digits.
+        # Not from the output: it was rounded to half precision, and its error would shift whole
+        # rows of ds, which sums over keys, such as the gradient of a bias, do not average out.
         again = parts if len(chunks) == 1 else map(weights, chunks)
         delta = sum((p * dp).sum(-1, keepdim=True) for _, p, _, dp in again)
     if dlse is not None:
@@ -92,13 +92,13 @@ def backward(
 
 
 def _chunks(tile: Tile, keys: int) -> Iterator[Tile]:
-    """The tile, ``keys`` keys at a time, from a multiple of four as `philox.keep` wants it."""
+    """The tile in chunks of ``keys`` keys, from a multiple of four as `philox.keep` requires."""
     for lo in range(tile.lo // 4 * 4, tile.hi, keys):
         yield tile._replace(lo=lo, hi=min(lo + keys, tile.hi))
 
 
 def _scores(q, k, variants, shape: Shape, chunk: Tile):
-    """The scores before and after every score variant, and the last of them masked."""
+    """The raw scores and those after each score variant, and the last of them masked."""
     scores = [_matmul(q, k[chunk.keys].to(q.dtype).mT)]
     indices = chunk.indices(shape)
     for variant in _scoring(variants):
@@ -109,7 +109,7 @@ def _scores(q, k, variants, shape: Shape, chunk: Tile):
 
 
 def _score_grads(ds, scores, variants, shape: Shape, chunk: Tile, dargs):
-    """The gradient of the raw scores from that of the last, the chain rule walked backwards."""
+    """The gradient of the raw scores from that of the final ones: the chain rule in reverse."""
     indices = chunk.indices(shape)
     scoring = _scoring(variants)
     for i in reversed(range(len(scoring))):
@@ -130,7 +130,7 @@ def _scoring(variants):
 
 
 def _matmul(x, y):
-    """(B, H, M, D) @ (B, K, D, N) -> (B, H, M, N), the heads of a group as rows of one product."""
+    """(B, H, M, D) @ (B, K, D, N) -> (B, H, M, N): the heads of a group are rows of one product."""
     folded = x.reshape(x.shape[0], y.shape[1], -1, x.shape[3])
     return (folded @ y).view(*x.shape[:3], y.shape[3])
 
@@ -142,7 +142,7 @@ def _matmul_over_rows(x, y, num_kv_heads: int):
 
 
 def keys_per_chunk(rows_in_flight: int) -> int:
-    """Keys of a chunk, a multiple of four, where so many rows of all heads are computed at once."""
+    """Keys of a chunk, a multiple of four, if so many rows of all heads are computed at once."""
     return max(128, CHUNK_SCORES // rows_in_flight // 4 * 4)
 
 

@@ -67,7 +67,7 @@ def tiles(shape: Shape, variants: Sequence[Variant], rows: int, sequences: int) 
 
 
 def key_bounds(shape: Shape, variants, b: int | None, first_row: int, last_row: int):
-    """lo, hi, full_lo, full_hi of the keys seen by some rows: the variants' bounds intersected."""
+    """lo, hi, full_lo, full_hi for a range of rows: the intersection of the variants' bounds."""
     *_, seqlen_q, seqlen_k, _ = shape
     offset = seqlen_k - seqlen_q
     lo, hi, full_lo, full_hi = 0, seqlen_k, 0, seqlen_k
@@ -116,7 +116,7 @@ def additive_mask(shape: Shape, variants, tile: Tile, dtype: torch.dtype):
         return None
     indices = tile.indices(shape)
     kept = keep(variants, tile, indices)
-    # Four dimensions, lest a bias in half precision make the sum one too.
+    # Four dimensions: a 0-D total would take the dtype of a bias in half precision.
     total = torch.zeros(1, 1, 1, 1, dtype=dtype, device=shape.device)
     for variant in scores:
         total = tile.cut(variant).torch_score(total, *indices)

@@ -1,8 +1,7 @@
-"""Attention without Triton: exact, O(n) in memory forward and backward, in fp64 too.
+"""Attention on PyTorch operations: exact, O(n) in memory forward and backward, in fp64 too.
 
-Queries are cut into tiles that meet only the keys their variants' bounds allow.  A tile goes to
-ATen's flash kernel where that can express it (`attention_aten`), otherwise through PyTorch
-operations (`attention_online`).
+Queries are cut into tiles, which skip the keys outside the variants' bounds.  ATen's flash kernel
+computes a tile if it can (`tile_aten`), other PyTorch operations if not (`tile_online`).
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
 
 
 def _plan(q, k, variants, use_aten: bool):
-    """The tiles, and how many keys a chunk of them has for `tile_online`."""
+    """The tiles, and the number of keys of a chunk in `tile_online`."""
     shape = Shape.of(q, k)
     batch, num_heads = max(1, shape.batch), max(1, shape.num_heads)
     if use_aten:

@@ -59,7 +59,7 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
 
 
 def variant_stack(variants: Sequence[Variant]) -> VariantStack:
-    """The hooks of the variants, sorted into what each fold of the kernels needs."""
+    """The hooks of the variants and their arguments, as the kernels take them."""
     masks = [variant for variant in variants if variant.type.mask is not None]
     scores = [variant for variant in variants if variant.type.score is not None]
     return VariantStack(
@@ -85,7 +85,7 @@ def _kernel_args(variant: Variant) -> tuple:
 
 
 def dot_precision() -> str:
-    """What tl.dot makes of fp32, by ``torch.get_float32_matmul_precision()``."""
+    """The input precision of tl.dot for fp32, by ``torch.get_float32_matmul_precision()``."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 

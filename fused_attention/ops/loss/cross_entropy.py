@@ -28,11 +28,11 @@ def cross_entropy(
 ) -> torch.Tensor:
     """Drop-in for ``torch.nn.functional.cross_entropy``.
 
-    The kernels read the logits once, keep two fp32 numbers per row for the backward pass, and
-    compute in fp32 whatever the dtype.  They serve class indices for logits (C,), (N, C) or
-    (N, C, ...) whose classes lie adjacent in memory, as a language model's do, in fp16, bf16 and
-    fp32, for any number of classes.  Everything else is PyTorch's own: the CPU, fp64, class
-    probabilities, images with the classes first.
+    The kernels read the logits once, save two fp32 numbers per row for the backward pass, and
+    compute in fp32 whatever the dtype.  They compute losses of class indices for logits (C,),
+    (N, C) or (N, C, ...) in fp16, bf16 or fp32, with any number of classes, if the classes are
+    contiguous in memory, as in a language model.  PyTorch computes all else: on the CPU, in fp64,
+    for class probabilities, for images with the classes first.
 
     Args:
         input: logits; (C,), (N, C) or (N, C, d1, ...).
@@ -41,16 +41,16 @@ def cross_entropy(
         weight: (C,), a weight for each class.
         size_average, reduce: deprecated; they override ``reduction`` as they do in torch.
         ignore_index: rows with this target have loss and gradient 0 and do not count in the mean.
-            The kernels do not read their logits, so NaN there stays there.
+            The kernels do not read their logits, so NaN in them has no effect.
         reduction: "mean" (over the weights of the targets; NaN if none counts), "sum" or "none".
         label_smoothing: from 0 to 1, the part of the target spread over all classes.
 
     Returns the loss, a scalar or in the shape of a target of indices, in the dtype of ``input``
     (under autocast fp32, without a copy of the logits).
 
-    A target that is neither a class nor ``ignore_index`` is an IndexError on the CPU.  In the
-    kernels, which cannot raise, it makes loss and gradient of its row NaN; nothing is read out of
-    bounds.
+    A target that is neither a class nor ``ignore_index`` raises IndexError on the CPU.  In the
+    kernels, which cannot raise, it makes the loss and gradient of its row NaN; nothing is read out
+    of bounds.
 
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype, device or range; they are
@@ -83,11 +83,11 @@ def cross_entropy(
 
 
 def _rows(input, target, weight) -> torch.Tensor | None:
-    """The logits as (N, C), a view with the classes adjacent; None where torch's own serves."""
+    """The logits as a view (N, C) with contiguous classes; None if PyTorch computes the loss."""
     if not backend.uses_triton(input) or target.shape == input.shape:
         return None
     if weight is not None and weight.requires_grad:
-        return None  # torch says that it has no gradient for it
+        return None  # torch raises: it has no gradient for the weight
     rows = input[None] if input.ndim == 1 else input
     if rows.shape[1] == 0:
         return None
@@ -98,7 +98,7 @@ def _rows(input, target, weight) -> torch.Tensor | None:
 
 
 def _result_dtype(input) -> torch.dtype:
-    """Autocast computes this loss in fp32 on every device; the kernels do so anyway."""
+    """fp32 under autocast, on every device, as in PyTorch."""
     on = autocast.active_dtype(input.device.type) is not None
     return torch.float32 if on else input.dtype
 

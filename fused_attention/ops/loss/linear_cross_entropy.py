@@ -1,16 +1,16 @@
-"""A linear layer and the cross-entropy of its output, without ever holding that output.
+"""A linear layer and the cross-entropy of its output, without holding all of that output.
 
-Tokens are taken in chunks: the logits of one chunk at a time exist, and their gradient overwrites
-them.  N tokens, D channels, V classes (the vocabulary).
+Tokens are processed in chunks: only the logits of one chunk exist at a time, and their gradient
+overwrites them.  N tokens, D channels, V classes (the vocabulary).
 
-Where the losses are reduced, every one has the same upstream gradient, a number that can be
-multiplied in later; so the gradients are computed in the forward pass, while a chunk's logits are
-at hand, and held until backward: three products, as in the unfused pair.  Where they are not
-(``reduction="none"``), the upstream gradients are not known before backward, which computes the
-logits again: four products, and a third more time.  Computing them again in either case would
-save no memory at the peak, which is in both two gradients of the weight.  Measured at 4,096 tokens
-x 768 channels x 50,257 classes, fp32, forward and backward on one core: the pair 7.6 s and 2,371
-MiB beyond its inputs, this 6.5 s and 342 MiB, this with "none" 8.7 s and 339 MiB.
+With a reduction, all losses have the same upstream gradient, a number.  So the forward pass
+computes the gradients while the logits of a chunk exist, and the backward pass multiplies them by
+that number: three matrix products, as in the unfused pair.  With ``reduction="none"`` the upstream
+gradients are unknown until the backward pass, which recomputes the logits: four products, a third
+more time.  Recomputing in both cases would not lower the peak memory, which is that of two
+gradients of the weight in either case.  Measured at 4,096 tokens x 768 channels x 50,257 classes,
+fp32, forward and backward on one core: the pair 7.6 s and 2,371 MiB beyond its inputs, this 6.5 s
+and 342 MiB, this with "none" 8.7 s and 339 MiB.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def linear_cross_entropy(
 ) -> torch.Tensor:
     """``F.cross_entropy(F.linear(hidden, weight, bias), target)`` in chunks of tokens.
 
-    Holds the logits of at most `tuning.linear_cross_entropy_rows` tokens, and for backward no
-    logits but the gradients themselves, that of ``weight`` in fp32.
+    Holds the logits of at most `tuning.linear_cross_entropy_rows` tokens at a time, and saves for
+    the backward pass the gradients instead of logits, that of ``weight`` in fp32.
 
     Args:
         hidden: (..., dim); fp16, bf16, fp32 or fp64.
@@ -54,11 +54,11 @@ def linear_cross_entropy(
         ignore_index, reduction, label_smoothing: as in ``F.cross_entropy``.
 
     Returns the loss, a scalar or in the shape of ``target``, in the dtype of ``hidden``.  Logits
-    have that dtype too, statistics and the sums over tokens are fp32.  Under autocast the products
-    have its dtype and the loss is fp32, as for the two calls replaced.  Deterministic.
+    have that dtype too; statistics and sums over tokens are fp32.  Under autocast the matrix
+    products are in its dtype and the loss is fp32, as in the two calls it replaces.  Deterministic.
 
-    A target that is neither a class nor ``ignore_index`` is an IndexError on the CPU, and on CUDA
-    makes the loss, and with it the gradients, NaN.
+    A target that is neither a class nor ``ignore_index`` raises IndexError on the CPU; on CUDA it
+    makes the loss and the gradients NaN.
 
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype, device or range.
@@ -68,7 +68,7 @@ def linear_cross_entropy(
     check_floating("hidden", hidden, dtype_error=DtypeError)
     dtype = hidden.dtype
     if dtype != torch.float64 and autocast.active_dtype(hidden.device.type) is not None:
-        dtype = None  # of whatever dtypes the arguments are, autocast has its own
+        dtype = None  # under autocast the arguments may have any dtypes
     _check(hidden, weight, target, bias, class_weight, any_dtype=dtype is None)
     check_options(ignore_index, reduction, label_smoothing)
     hidden, weight, bias = autocast.cast(hidden, weight, bias)
@@ -157,10 +157,10 @@ def _linear(x, weight, bias, out):
 
 
 def _add_product(total, a, b) -> None:
-    """total += a @ b, the product not rounded to the dtype of ``a`` before it is added."""
+    """total += a @ b, without rounding the product to the dtype of ``a`` first."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
-    elif a.is_cuda:  # bf16 or fp16 in, fp32 out; in parts, for the product to be small
+    elif a.is_cuda:  # bf16 or fp16 in, fp32 out; in parts, so that the product is small
         for part, rows in zip(total.split(_PART), a.split(_PART), strict=True):
             part += torch.ops.aten.mm.dtype(rows, b, total.dtype)
     else:
@@ -239,15 +239,15 @@ def _setup_context(ctx, inputs, output):
     *tensors, ctx.ignore_index, ctx.label_smoothing, summed, _ = inputs
     _, *gradients = output
     ctx.mark_non_differentiable(*gradients)
-    ctx.set_materialize_grads(False)  # no zeros for the held gradients, as large as they are
+    ctx.set_materialize_grads(False)  # do not allocate zeros as large as the held gradients
     ctx.save_for_backward(*tensors, *(gradients if summed else ()))
 
 
 def _autograd(ctx, grad, *_):
     if grad is None:
         return (None,) * 9
-    # The arguments go along even where gradients are held: a second derivative is then refused,
-    # not zero.
+    # The arguments are passed even if gradients are held, so that a second derivative raises
+    # instead of being zero.
     tensors, held = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
     wanted = [ctx.needs_input_grad[position] for position in (0, 1, 3)]
     gradients = _linear_cross_entropy_backward(
@@ -260,14 +260,14 @@ def _autograd(ctx, grad, *_):
 
 
 def _flops(hidden_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
-    """A product, and one for each of the gradients of hidden and weight computed beside it."""
+    """A matrix product, and one for each gradient of hidden and weight computed in the pass."""
     summed, wanted = args[-2:]
     products = 1 + (sum(wanted[:2]) if summed else 0)
     return 2 * hidden_shape[0] * hidden_shape[1] * weight_shape[0] * products
 
 
 def _backward_flops(grad_shape, hidden_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
-    """None where the gradients are held; else the logits' product again, and the gradients'."""
+    """None if the gradients are held; else the product of the logits, and one for each gradient."""
     held, wanted = args[-2:]
     products = 0 if held else 1 + sum(wanted[:2])
     return 2 * hidden_shape[0] * hidden_shape[1] * weight_shape[0] * products

@@ -1,4 +1,4 @@
-"""The residual sum and the norm after it, with dropout before it: one pass over memory."""
+"""Dropout, residual sum and norm in one pass over memory."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def add_layer_norm(
         normalized_shape, weight, bias, eps: as for `layer_norm`.
         dropout_p: probability with which an element of x is dropped; the seed comes from the
             default generator of the device.  The mask is never stored.
-        prenorm: return (normed, new_residual), as blocks that normalize their input want; else
-            normed alone, as blocks that normalize their output do.
+        prenorm: return (normed, new_residual), for pre-norm blocks; otherwise normed alone, for
+            post-norm blocks.
 
     Returns:
-        ``normed`` in the dtype `layer_norm` returns for x; ``new_residual`` in that of residual,
-        which is what is normalized: rounded first, as unfused code does.
+        ``normed`` in the dtype that `layer_norm` returns for x; ``new_residual`` in that of
+        residual.  The sum is rounded to that dtype before it is normalized, as in unfused code.
 
     Raises:
         ValueError, TypeError, NotImplementedError: as `layer_norm` does.
@@ -110,7 +110,7 @@ def add_rms_norm(
 
 
 def _sum(x, residual, num_dims: int, dropout_p: float):
-    """residual + dropout(x), the same elements dropped as the kernels drop."""
+    """residual + dropout(x); drops the same elements as the kernels."""
     if dropout_p > 0:
         matrix = operators.as_matrix(x, num_dims)
         x = dropped(matrix, dropout_p, philox.new_seed(x.device)).view(x.shape)
@@ -118,6 +118,6 @@ def _sum(x, residual, num_dims: int, dropout_p: float):
 
 
 def _in_dtype(parameter, x):
-    """PyTorch's norms take half-precision parameters for half-precision input only."""
+    """``parameter`` as PyTorch's norm of ``x`` takes it: not in half precision if x is fp32."""
     half = parameter is not None and x.dtype == torch.float32
     return parameter.float() if half else parameter

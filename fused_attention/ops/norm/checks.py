@@ -12,7 +12,7 @@ from ..layout import accumulator
 
 
 def check_normalized_shape(x: torch.Tensor, normalized_shape) -> None:
-    """The last dimensions of ``x``, at least one."""
+    """``normalized_shape`` is the last dimensions of ``x``, at least one."""
     if not isinstance(normalized_shape, Sequence):
         raise TypeError(
             f"normalized_shape: expected a sequence of ints, got {type(normalized_shape).__name__}"
@@ -28,7 +28,7 @@ def check_normalized_shape(x: torch.Tensor, normalized_shape) -> None:
 
 
 def check_parameter(name: str, parameter, x, normalized_shape, dtypes: Sequence) -> None:
-    """weight or bias: None, or of shape ``normalized_shape`` and one of ``dtypes``."""
+    """A weight or bias is None, or of shape ``normalized_shape`` and one of ``dtypes``."""
     if parameter is None:
         return
     if not isinstance(parameter, torch.Tensor):
@@ -52,7 +52,7 @@ def check_affine(weight, bias, x, normalized_shape) -> None:
 
 
 def check_eps(eps) -> None:
-    """A positive number."""
+    """``eps`` is a positive number."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
         raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
     if not 0 < eps < math.inf:
@@ -60,7 +60,7 @@ def check_eps(eps) -> None:
 
 
 def check_residual(x: torch.Tensor, residual) -> None:
-    """What x is added to: x's shape and device, x's dtype or fp32."""
+    """The residual has x's shape and device, and x's dtype or fp32."""
     check_floating("residual", residual)
     if residual.shape != x.shape:
         raise ArgumentError(

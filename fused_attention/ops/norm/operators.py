@@ -1,6 +1,6 @@
-"""The operators behind LayerNorm and RMSNorm (``centered`` or not), alone and after a sum.
+"""Registered operators of LayerNorm (``centered``) and RMSNorm, with and without a residual.
 
-They work on matrices: rows, and the columns each is normalized over.
+They take matrices, and normalize each row over its columns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INSTEAD = "the norm of torch.nn.functional"
 
 
 def default_eps(dtype: torch.dtype) -> float:
-    """torch's, for RMSNorm."""
+    """The eps of RMSNorm in torch."""
     return torch.finfo(accumulator(dtype)).eps
 
 
@@ -59,7 +59,7 @@ def flat(parameter):
 
 
 def result_dtype(x) -> torch.dtype:
-    """Of x, but fp32 under autocast on CUDA: there, and there only, norms are on its list."""
+    """The dtype of x, but fp32 under autocast on CUDA, the only device where it lists norms."""
     autocast = x.is_cuda and torch.is_autocast_enabled("cuda")
     return torch.float32 if autocast and x.dtype != torch.float64 else x.dtype
 
@@ -94,7 +94,7 @@ def _norm_backward_fake(dy, x, weight, bias, mean, rstd, wanted):
 
 
 def _empty_parameter_gradients(x, weight, bias, wanted):
-    """One of no elements where none is wanted."""
+    """Gradients of weight and bias; without elements if not wanted."""
     return (
         parameter.new_empty(parameter.shape) if want else x.new_empty(0)
         for parameter, want in zip((weight, bias), wanted, strict=True)
@@ -145,7 +145,7 @@ def _add_norm_backward_forward(
 
 
 def _add_norm_backward_fake(dy, dsum, h, weight, bias, mean, rstd, dropout_p, seed, dtype, wanted):
-    """``dx`` has no elements where it would repeat ``dresidual``."""
+    """``dx`` has no elements if it equals ``dresidual``."""
     repeats = seed is None and dtype == h.dtype
     dx = h.new_empty(0 if repeats else h.shape, dtype=dtype)
     return dx, h.new_empty(h.shape), *_empty_parameter_gradients(h, weight, bias, wanted)

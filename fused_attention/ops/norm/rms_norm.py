@@ -1,4 +1,4 @@
-"""RMSNorm: checks, then PyTorch's own or the fused operator."""
+"""RMSNorm: the public function."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def rms_norm(
         the dtype.  The backward pass is deterministic.
 
     Raises:
-        ValueError: a shape or device that does not fit, eps that is not positive.  Shapes raise a
-            RuntimeError too, as PyTorch's do.
+        ValueError: a shape or device that does not fit, eps that is not positive.  For shapes it
+            is also a RuntimeError, as in PyTorch.
         TypeError: an argument of the wrong type or dtype.
         NotImplementedError: nested and sparse tensors; on a GPU, forward-mode derivatives and
             double backward.
