@@ -4,7 +4,7 @@ from .mutation import table
 
 GENERATION = table(
     "fused_attention/generation/{}.py",
-    "test_generation.py::test_{}",
+    "generation/test_generate.py::test_{}",
     (
         (
             "wrong guesses kept in the cache",

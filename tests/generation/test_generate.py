@@ -14,8 +14,8 @@ from fused_attention.generation.request import Request
 from fused_attention.generation.sampling import distribution, pick, verify
 from fused_attention.models import GPT
 
-from .models.cases import config
-from .support import every_leg
+from ..models.cases import config
+from ..support import every_leg
 
 SIGNIFICANCE = 1e-3  # of every statistical test; seeded, so it passes always or never
 
