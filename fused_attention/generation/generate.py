@@ -14,9 +14,9 @@ import torch
 
 from ..evaluation import evaluating
 from ..paged_kv_cache import PagedKVCache
+from .decoder import Text, Writer, randoms
 from .request import Request, check_options, check_sampling
 from .sampling import pick, verify
-from .writer import Text, Writer, randoms
 
 
 @torch.no_grad()

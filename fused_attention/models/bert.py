@@ -8,7 +8,7 @@ from ..integrations.hugging_face import Pretrained
 from ..modules import LayerNorm
 from ..ops.gelu import gelu
 from ..ops.index_checks import check_index_range, check_index_type
-from . import initialise
+from . import initialize
 from .block import Stack
 from .config import Config
 from .model import TokenModel
@@ -41,7 +41,7 @@ class BERT(TokenModel, Pretrained):
         self.pooler = nn.Linear(config.dim, config.dim) if pooler else None
         self.mlm_head = MaskedTokenHead(config) if mlm_head else None
         self.attention = attention
-        initialise.bert(self)
+        initialize.bert(self)
 
     def forward(self, input_ids, token_type_ids=None, key_padding=None) -> torch.Tensor:
         """The last hidden states, (batch, seqlen, dim).

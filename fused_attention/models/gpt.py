@@ -4,7 +4,7 @@ import torch
 
 from ..generation import generate
 from ..integrations.hugging_face import Pretrained
-from . import initialise
+from . import initialize
 from .block import Stack
 from .config import Config
 from .model import TokenModel
@@ -23,7 +23,7 @@ class GPT(TokenModel, Pretrained):
         super().__init__(config)
         self.stack = Stack(config, causal=True)
         self.attention = attention
-        initialise.gpt2(self)
+        initialize.gpt2(self)
 
     generate = generate
 

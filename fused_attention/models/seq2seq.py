@@ -2,7 +2,7 @@
 
 import torch
 
-from . import initialise
+from . import initialize
 from .block import Stack
 from .config import Config
 from .model import TokenModel
@@ -23,7 +23,7 @@ class Seq2Seq(TokenModel):
         self.encoder = Stack(config, causal=False)
         self.decoder = Stack(config, causal=True, cross=True)
         self.attention = attention
-        initialise.xavier(self)
+        initialize.xavier(self)
 
     def encode(self, source_ids, key_padding=None) -> torch.Tensor:
         """(batch, source_len, dim)."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..variants import bias
-from . import initialise
+from . import initialize
 from .block import Attention, Block, Stack
 from .config import Config
 from .model import TokenModel
@@ -97,7 +97,7 @@ class TransformerXL(TokenModel):
         distances.limit = config.max_seq_len
         self.stack = Stack(config, causal=True, at=distances, block=RecurrentBlock)
         self.attention = attention
-        initialise.gpt2(self)
+        initialize.gpt2(self)
 
     def hidden(self, input_ids, memory: Sequence[torch.Tensor] = ()):
         """The last hidden states, and the memory; as for a call."""

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..integrations.hugging_face import Pretrained
-from . import initialise
+from . import initialize
 from .block import Stack
 from .config import Config
 from .model import Model
@@ -31,7 +31,7 @@ class ViT(Model, Pretrained):
         self.stack = Stack(config, causal=False)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.attention = attention
-        initialise.xavier(self)
+        initialize.xavier(self)
 
     def hidden(self, images: torch.Tensor) -> torch.Tensor:
         """The last hidden states, (batch, 1 + patches, dim), CLS first, patches row by row."""

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import chisquare
 
 import fused_attention as fa
-from fused_attention.generation import writer
+from fused_attention.generation import decoder
 from fused_attention.generation.request import Request
 from fused_attention.generation.sampling import distribution, pick, verify
 from fused_attention.models import GPT
@@ -126,13 +126,13 @@ def test_greedy_on_every_leg(device):
 def test_a_good_draft_saves_steps(monkeypatch):
     """12 tokens after the first, 4 a step: 3 that were guessed and the one after them."""
     steps = []
-    every = writer.Writer.every
+    every = decoder.Writer.every
 
     def counted(self, texts, drafts):
         steps.append([len(draft) for draft in drafts])
         return every(self, texts, drafts)
 
-    monkeypatch.setattr(writer.Writer, "every", counted)
+    monkeypatch.setattr(decoder.Writer, "every", counted)
     model = make(max_seq_len=64)
     model.generate([[1, 2, 3]], 13, temperature=0, draft=model, num_draft_tokens=3)
     assert steps == [[3], [3], [3]]

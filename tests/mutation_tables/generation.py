@@ -8,14 +8,14 @@ GENERATION = table(
     (
         (
             "wrong guesses kept in the cache",
-            "writer",
+            "decoder",
             "length = min(seq.length, len(text.tokens) - 1)",
             "length = seq.length",
             "greedy_is_recomputation[0]",
         ),
         (
             "keys missed that have left the window",
-            "writer",
+            "decoder",
             "0 if seq.dropped and length < gone else length",
             "length",
             "a_draft_goes_back_behind_its_window[*]",
@@ -78,7 +78,7 @@ GENERATION = table(
         ),
         (
             "a prompt for every sequence",
-            "writer",
+            "decoder",
             "self.seqs[text] = self.cache.fork(self.seqs[first])",
             "self.seqs[text] = self.cache.new(); self.last([text], [[]])",
             "a_prompt_is_stored_once",

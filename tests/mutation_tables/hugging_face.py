@@ -71,7 +71,7 @@ PRETRAINED = table(
         ),
         (
             "unsupported options ignored",
-            "options",
+            "hf_config",
             "if self.get(name, value) != value:",
             "if False:",
             "unsupported_options[*scale_attn_weights*]",

@@ -106,7 +106,7 @@ MODELS = table(
         ),
         (
             "residual projections as large as the others",
-            "initialise",
+            "initialize",
             "std = 0.02 / math.sqrt(2 * model.config.num_layers)",
             "std = 0.02",
             "training.py::test_initialisation",

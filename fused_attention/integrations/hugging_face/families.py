@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ...modules.mlp import GATED, PLAIN
 from ...ops.rotary_scaling import RotaryScaling
-from .options import Options
+from .hf_config import Options
 
 
 @dataclass(frozen=True, eq=False)

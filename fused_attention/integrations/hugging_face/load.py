@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from .families import family_of
-from .options import Options
+from .hf_config import Options
 from .pretrained import Pretrained
 
 

@@ -7,7 +7,7 @@ import re
 import torch
 
 from .families import FAMILIES, Family, family_of
-from .options import Options
+from .hf_config import Options
 
 _HEADS = ("lm_head.", "cls.", "classifier.")
 
