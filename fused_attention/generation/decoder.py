@@ -1,105 +1,103 @@
-"""What writes texts: a model, and the keys and values it has of each on a paged cache."""
+"""A model that decodes sequences, with their keys and values on a paged cache."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from random import Random
+from collections.abc import Callable, Sequence
 
 import torch
 
 from ..page_tables import Seq
 from ..paged_kv_cache import PagedKVCache
-from .sampling import distribution, pick
+from .sampling import sample
+from .sequence import GeneratedSequence, randoms
 
 
-@dataclass(eq=False)
-class Text:
-    """A sequence that is being written."""
+class Decoder:
+    """A model and its cache: feeds tokens, and returns the probabilities of the next ones.
 
-    index: int
-    tokens: list[int]
-    random: Random
+    Between two calls the cache lacks the last token of every sequence, so that each call has a
+    token to feed.
 
-    def __post_init__(self) -> None:
-        self.given = len(self.tokens)
+    Args:
+        model: see `CausalLM`.
+        cache: of the model; holds the sequences from `prefill` until `trim` frees them.
+        to_probabilities: logits (rows, vocab) to the probabilities to sample from, the same shape.
+    """
 
-    @property
-    def count(self) -> int:
-        """Tokens that are new."""
-        return len(self.tokens) - self.given
+    def __init__(
+        self,
+        model,
+        cache: PagedKVCache,
+        to_probabilities: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.model, self.cache, self.to_probabilities = model, cache, to_probabilities
+        self.cached: dict[GeneratedSequence, Seq] = {}
 
+    def prefill(self, groups: list[list[GeneratedSequence]]) -> torch.Tensor:
+        """Feed the prompt of each group once; probabilities of its next token, (groups, vocab).
 
-class Writer:
-    """A model, the keys and values it has of each text, and how its logits become probabilities."""
-
-    def __init__(self, model, cache: PagedKVCache, sampling: tuple) -> None:
-        self.model, self.cache, self.sampling = model, cache, sampling
-        self.seqs: dict[Text, Seq] = {}
-
-    def begin(self, groups: list[list[Text]]) -> torch.Tensor:
-        """Read the prompt that the texts of a group have in common; probabilities after each."""
+        The sequences of a group share their prompt, and its pages.
+        """
         firsts = [group[0] for group in groups]
-        for text in firsts:
-            self.seqs[text] = self.cache.new(text.tokens)
-        p = self.last(firsts, [[] for _ in firsts])
+        for sequence in firsts:
+            self.cached[sequence] = self.cache.new(sequence.tokens)
+        p = self.predict_last(firsts, [[] for _ in firsts])
         for first, *others in groups:
-            for text in others:
-                self.seqs[text] = self.cache.fork(self.seqs[first])
+            for sequence in others:
+                self.cached[sequence] = self.cache.fork(self.cached[first])
         return p
 
-    def guess(self, texts: list[Text], counts: list[int]) -> tuple[list[list[int]], list[list]]:
-        """So many tokens after each text, and the probabilities (vocab,) each was drawn from."""
-        drafts, q = [[] for _ in texts], [[] for _ in texts]
+    def draft(
+        self, sequences: list[GeneratedSequence], counts: list[int]
+    ) -> tuple[list[list[int]], list[list[torch.Tensor]]]:
+        """Sample ``counts[i]`` tokens after sequence i, one at a time.
+
+        Returns the tokens of each sequence, and the probabilities (vocab,) each was sampled from.
+        """
+        drafts, q = [[] for _ in sequences], [[] for _ in sequences]
         for turn in range(max(counts)):
             rows = [i for i, count in enumerate(counts) if count > turn]
-            some = [texts[i] for i in rows]
-            p = self.last(some, [drafts[i] for i in rows])
-            for i, row, token in zip(rows, p, pick(p, randoms(some)), strict=True):
+            unfinished = [sequences[i] for i in rows]
+            p = self.predict_last(unfinished, [drafts[i] for i in rows])
+            for i, row, token in zip(rows, p, sample(p, randoms(unfinished)), strict=True):
                 drafts[i].append(token)
                 q[i].append(row)
         return drafts, q
 
-    def last(self, texts: list[Text], drafts: list[list[int]]) -> torch.Tensor:
-        """Probabilities of what follows each text and its draft, (texts, vocab)."""
-        hidden, step = self._hidden(texts, drafts)
-        return self._probabilities(hidden[step.last])
+    def predict_last(
+        self, sequences: list[GeneratedSequence], drafts: list[list[int]]
+    ) -> torch.Tensor:
+        """Probabilities of the token after each sequence and its draft, (sequences, vocab)."""
+        hidden, step = self._feed(sequences, drafts)
+        return self.to_probabilities(self.model.logits(hidden[step.last]))
 
-    def every(self, texts: list[Text], drafts: list[list[int]]) -> Sequence[torch.Tensor]:
-        """The same after each token that is new to the model: (drafts + 1, vocab) of each text."""
-        hidden, step = self._hidden(texts, drafts)
-        return self._probabilities(hidden).split(step.n_new)
+    def predict_all(
+        self, sequences: list[GeneratedSequence], drafts: list[list[int]]
+    ) -> Sequence[torch.Tensor]:
+        """Probabilities after every token fed: (drafts + 1, vocab) of each sequence."""
+        hidden, step = self._feed(sequences, drafts)
+        return self.to_probabilities(self.model.logits(hidden)).split(step.n_new)
 
-    def settle(self, texts: list[Text], going: list[Text]) -> None:
-        """Cut off guesses that were wrong, and free the texts that end.
-
-        Nothing is kept of a text's last token, so that there is something to feed.
-        """
-        going = set(going)
-        for text in [text for text in texts if text in self.seqs]:
-            if text in going:
-                seq = self.seqs[text]
-                length = min(seq.length, len(text.tokens) - 1)
-                # Several steps back, a draft may need pages that its window has given away.
+    def trim(self, sequences: list[GeneratedSequence], active: list[GeneratedSequence]) -> None:
+        """Drop rejected drafts from the cache, and free the sequences that are not active."""
+        active = set(active)
+        for sequence in [sequence for sequence in sequences if sequence in self.cached]:
+            if sequence in active:
+                seq = self.cached[sequence]
+                length = min(seq.length, len(sequence.tokens) - 1)
+                # With a window, pages before the kept tokens may be gone: then start over.
                 gone = seq.dropped * self.cache.page_size + (self.cache.window or 0)
                 self.cache.truncate(seq, 0 if seq.dropped and length < gone else length)
             else:
-                self.cache.free(self.seqs.pop(text))
+                self.cache.free(self.cached.pop(sequence))
 
-    def _hidden(self, texts: list[Text], drafts: list[list[int]]):
-        """Feed all that is new to the model."""
-        seqs = [self.seqs[text] for text in texts]
+    def _feed(self, sequences: list[GeneratedSequence], drafts: list[list[int]]):
+        """Hidden states (tokens, dim) of all tokens that the cache lacks, and the cache's step."""
+        seqs = [self.cached[sequence] for sequence in sequences]
         new = [
-            [*text.tokens, *draft][seq.length :]
-            for text, draft, seq in zip(texts, drafts, seqs, strict=True)
+            [*sequence.tokens, *draft][seq.length :]
+            for sequence, draft, seq in zip(sequences, drafts, seqs, strict=True)
         ]
         ids = torch.tensor([token for each in new for token in each], device=self.cache.device)
         with self.cache.step(seqs, [len(each) for each in new]) as step:
             return self.model.hidden(ids, cache=self.cache, step=step), step
-
-    def _probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
-        return distribution(self.model.logits(hidden), *self.sampling)
-
-
-def randoms(texts: list[Text]) -> list[Random]:
-    return [text.random for text in texts]

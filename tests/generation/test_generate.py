@@ -9,9 +9,9 @@ import torch
 from scipy.stats import chisquare
 
 import fused_attention as fa
-from fused_attention.generation import decoder
+from fused_attention.generation.decoder import Decoder
 from fused_attention.generation.request import Request
-from fused_attention.generation.sampling import distribution, pick, verify
+from fused_attention.generation.sampling import distribution, sample, verify
 from fused_attention.models import GPT
 
 from ..models.cases import config
@@ -126,13 +126,13 @@ def test_greedy_on_every_leg(device):
 def test_a_good_draft_saves_steps(monkeypatch):
     """12 tokens after the first, 4 a step: 3 that were guessed and the one after them."""
     steps = []
-    every = decoder.Writer.every
+    predict_all = Decoder.predict_all
 
-    def counted(self, texts, drafts):
+    def counted(self, sequences, drafts):
         steps.append([len(draft) for draft in drafts])
-        return every(self, texts, drafts)
+        return predict_all(self, sequences, drafts)
 
-    monkeypatch.setattr(decoder.Writer, "every", counted)
+    monkeypatch.setattr(Decoder, "predict_all", counted)
     model = make(max_seq_len=64)
     model.generate([[1, 2, 3]], 13, temperature=0, draft=model, num_draft_tokens=3)
     assert steps == [[3], [3], [3]]
@@ -220,9 +220,9 @@ def test_verify_keeps_the_distribution_of_the_target(drafts):
     p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
     rng, first, kept = Random(0), [], []
     for _ in range(4000):
-        guesses = [pick(q[i : i + 1], [rng])[0] for i in range(drafts)]
+        guesses = [sample(q[i : i + 1], [rng])[0] for i in range(drafts)]
         count, row = verify(guesses, q[:drafts], p[: drafts + 1], rng)
-        first.append([*guesses[:count], *pick(row[None], [rng])][0])
+        first.append([*guesses[:count], *sample(row[None], [rng])][0])
         kept.append(count)
     check_counts(first, {t: x for t, x in enumerate(p[0].tolist()) if x})
     if drafts:  # Leviathan et al. 2023, theorem 3.5: the overlap of p and q
@@ -262,12 +262,12 @@ class Fixed:
         return self.value
 
 
-def test_pick_draws_nothing_impossible():
+def test_sample_draws_nothing_impossible():
     p = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]], dtype=torch.float64)
-    assert pick(p, [Fixed(0.0)]) == [1]
-    assert pick(p, [Fixed(1 - 2**-53)]) == [3]
-    assert pick(p, [Fixed(0.29)]) == [1] and pick(p, [Fixed(0.31)]) == [3]
-    assert pick(3 * p, [Fixed(0.31)]) == [3], "rows need not have a sum of 1"
+    assert sample(p, [Fixed(0.0)]) == [1]
+    assert sample(p, [Fixed(1 - 2**-53)]) == [3]
+    assert sample(p, [Fixed(0.29)]) == [1] and sample(p, [Fixed(0.31)]) == [3]
+    assert sample(3 * p, [Fixed(0.31)]) == [3], "rows need not have a sum of 1"
 
 
 def test_tokens_are_streamed_and_stop_tokens_end_a_sequence():
@@ -322,7 +322,7 @@ def test_a_prefix_cache_is_used(monkeypatch):
 
 @pytest.mark.parametrize("drafted", [False, True])
 def test_seeds(drafted):
-    """The same seed, the same texts; those of a sequence do not depend on the others."""
+    """The same seed, the same tokens; those of a sequence do not depend on the others."""
     model = make(max_seq_len=64)
     draft = make(5, dim=8, num_heads=1, max_seq_len=64) if drafted else None
 

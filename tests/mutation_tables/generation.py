@@ -9,7 +9,7 @@ GENERATION = table(
         (
             "wrong guesses kept in the cache",
             "decoder",
-            "length = min(seq.length, len(text.tokens) - 1)",
+            "length = min(seq.length, len(sequence.tokens) - 1)",
             "length = seq.length",
             "greedy_is_recomputation[0]",
         ),
@@ -23,8 +23,8 @@ GENERATION = table(
         (
             "ended sequences keep their pages",
             "generate",
-            "writer.settle(texts, going)",
-            "writer.settle(going, going)",
+            "decoder.trim(sequences, active)",
+            "decoder.trim(active, active)",
             "tokens_are_streamed_and_stop_tokens_end_a_sequence",
         ),
         (
@@ -60,7 +60,7 @@ GENERATION = table(
             "sampling",
             "<= u[:, None]",
             "< u[:, None]",
-            "pick_draws_nothing_impossible",
+            "sample_draws_nothing_impossible",
         ),
         (
             "one stream of random numbers for a prompt",
@@ -72,15 +72,15 @@ GENERATION = table(
         (
             "dropout while generating",
             "generate",
-            "stack.enter_context(evaluating(writer.model))",
+            "stack.enter_context(evaluating(decoder.model))",
             "pass",
             "dropout_is_off_meanwhile",
         ),
         (
             "a prompt for every sequence",
             "decoder",
-            "self.seqs[text] = self.cache.fork(self.seqs[first])",
-            "self.seqs[text] = self.cache.new(); self.last([text], [[]])",
+            "self.cached[sequence] = self.cache.fork(self.cached[first])",
+            "self.cached[sequence] = self.cache.new(); self.predict_last([sequence], [[]])",
             "a_prompt_is_stored_once",
         ),
         (
