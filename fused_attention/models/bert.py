@@ -9,9 +9,9 @@ from ..modules import LayerNorm
 from ..ops.gelu import gelu
 from ..ops.index_checks import check_index_range, check_index_type
 from . import initialize
-from .block import Stack
 from .config import Config
 from .model import TokenModel
+from .stack import Stack
 
 
 class BERT(TokenModel, Pretrained):

@@ -5,9 +5,9 @@ import torch
 from ..generation import generate
 from ..integrations.hugging_face import Pretrained
 from . import initialize
-from .block import Stack
 from .config import Config
 from .model import TokenModel
+from .stack import Stack
 
 
 class GPT(TokenModel, Pretrained):

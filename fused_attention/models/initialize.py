@@ -4,7 +4,8 @@ import math
 
 from torch import nn
 
-from .block import Attention, Block
+from .attention_layer import Attention
+from .block import Block
 from .positions import T5, Learned
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from ..ops.index_checks import check_index_range, check_index_type, readable
 from .backends import BACKENDS, Core
-from .block import Stack
 from .config import Config
+from .stack import Stack
 
 
 class Model(nn.Module):

@@ -3,9 +3,9 @@
 import torch
 
 from . import initialize
-from .block import Stack
 from .config import Config
 from .model import TokenModel
+from .stack import Stack
 
 
 class Seq2Seq(TokenModel):

@@ -9,10 +9,12 @@ from torch import nn
 
 from ..variants import bias
 from . import initialize
-from .block import Attention, Block, Stack
+from .attention_layer import Attention
+from .block import Block
 from .config import Config
 from .model import TokenModel
 from .positions import Tables, sinusoids
+from .stack import Stack
 
 
 class Segment:

@@ -7,9 +7,9 @@ from torch import nn
 
 from ..integrations.hugging_face import Pretrained
 from . import initialize
-from .block import Stack
 from .config import Config
 from .model import Model
+from .stack import Stack
 
 
 class ViT(Model, Pretrained):

@@ -7,7 +7,8 @@ import torch
 
 import fused_attention as fa
 from fused_attention.models import BERT, GPT, Config, Seq2Seq, ViT
-from fused_attention.models.block import Attention, Block
+from fused_attention.models.attention_layer import Attention
+from fused_attention.models.block import Block
 from fused_attention.models.positions import T5, sinusoids
 
 from .cases import bert, build, gpt, ids

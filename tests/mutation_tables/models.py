@@ -71,21 +71,21 @@ MODELS = table(
         ),
         (
             "a causal stack that sees the future",
-            "block",
+            "stack",
             "(causal(),) if self.causal else ()",
             "()",
             "masking.py::test_later_tokens_do_not_leak[rotary-fused]",
         ),
         (
             "padded sources seen",
-            "block",
+            "stack",
             '"variants": _padding(context_lengths)',
             '"variants": ()',
             "masking.py::test_padded_sources_do_not_leak[fused]",
         ),
         (
             "ragged tokens numbered from the first",
-            "block",
+            "stack",
             "device=x.device) if step is None else step.positions",
             "device=x.device)",
             "masking.py::test_ragged_tokens[learned-True]",
@@ -99,7 +99,7 @@ MODELS = table(
         ),
         (
             "the dropout of the layers for that of the embeddings",
-            "block",
+            "stack",
             "nn.Dropout(config.dropout if dropout is None else dropout)",
             "nn.Dropout(config.dropout)",
             "literature.py::test_where_dropout_is[*]",
