@@ -14,7 +14,7 @@ import torch
 
 from . import reference
 from .evaluation import evaluating
-from .models.backends import Core
+from .models.backends import AttentionCore
 from .models.positions import sinusoids
 
 FEW_TOKENS = 32  # as many are written out beside a map
@@ -37,7 +37,7 @@ def attention_weights(model, *inputs, **options) -> dict[str, torch.Tensor]:
 
     with evaluating(model), contextlib.ExitStack() as undo:
         for name, module in model.named_modules():
-            if isinstance(module, Core):
+            if isinstance(module, AttentionCore):
                 hook = partial(look, name.removesuffix(".core"))
                 undo.callback(module.register_forward_pre_hook(hook).remove)
         model(*inputs, **options)

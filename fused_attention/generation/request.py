@@ -61,7 +61,7 @@ class Request:
             raise NotImplementedError(
                 f"{name}: a paged cache needs attention 'fused', not {model.attention!r}"
             )
-        limit = model.stack.positions.limit
+        limit = model.stack.positions.max_positions
         if limit is not None and self.longest > limit:
             raise ValueError(
                 f"max_new_tokens: the {name} has {limit} positions, expected at most "

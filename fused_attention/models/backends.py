@@ -27,7 +27,7 @@ def sdpa(q, k, v, variants, *, dropout_p):
 BACKENDS = {"fused": fused, "naive": naive, "sdpa": sdpa}
 
 
-class Core(nn.Module):
+class AttentionCore(nn.Module):
     """q, k, v and variants to output: what the switch switches, and where a hook sees them all.
 
     q: (batch, heads, seqlen_q, head_dim), k and v: (batch, kv_heads, seqlen_k, head_dim).

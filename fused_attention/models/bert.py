@@ -11,7 +11,7 @@ from ..ops.index_checks import check_index_range, check_index_type
 from . import initialize
 from .config import Config
 from .model import TokenModel
-from .stack import Stack
+from .stack import TransformerStack
 
 
 class BERT(TokenModel, Pretrained):
@@ -37,7 +37,7 @@ class BERT(TokenModel, Pretrained):
         super().__init__(config)
         types = config.num_token_types
         self.token_types = nn.Embedding(types, config.dim) if types else None
-        self.stack = Stack(config, causal=False)
+        self.stack = TransformerStack(config, causal=False)
         self.pooler = nn.Linear(config.dim, config.dim) if pooler else None
         self.mlm_head = MaskedTokenHead(config) if mlm_head else None
         self.attention = attention

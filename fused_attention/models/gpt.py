@@ -7,7 +7,7 @@ from ..integrations.hugging_face import Pretrained
 from . import initialize
 from .config import Config
 from .model import TokenModel
-from .stack import Stack
+from .stack import TransformerStack
 
 
 class GPT(TokenModel, Pretrained):
@@ -21,7 +21,7 @@ class GPT(TokenModel, Pretrained):
 
     def __init__(self, config: Config, *, attention: str = "fused") -> None:
         super().__init__(config)
-        self.stack = Stack(config, causal=True)
+        self.stack = TransformerStack(config, causal=True)
         self.attention = attention
         initialize.gpt2(self)
 

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from .attention_layer import Attention
+from .attention_layer import AttentionLayer
 from .block import Block
 from .positions import T5, Learned
 
@@ -29,7 +29,7 @@ def xavier(model) -> None:
     Embeddings are N(0, 1 / dim), so that times sqrt(dim) they are N(0, 1).
     """
     _each(model, nn.init.xavier_uniform_, embedding_std=model.config.dim**-0.5)
-    for attention in (m for m in model.modules() if isinstance(m, Attention)):
+    for attention in (m for m in model.modules() if isinstance(m, AttentionLayer)):
         # Three projections in one weight, each with a fan-out of its own.
         for weight in attention.qkv.weight.split([h * attention.head_dim for h in attention.heads]):
             nn.init.xavier_uniform_(weight)

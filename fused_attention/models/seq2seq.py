@@ -5,7 +5,7 @@ import torch
 from . import initialize
 from .config import Config
 from .model import TokenModel
-from .stack import Stack
+from .stack import TransformerStack
 
 
 class Seq2Seq(TokenModel):
@@ -20,8 +20,8 @@ class Seq2Seq(TokenModel):
 
     def __init__(self, config: Config, *, attention: str = "fused") -> None:
         super().__init__(config)
-        self.encoder = Stack(config, causal=False)
-        self.decoder = Stack(config, causal=True, cross=True)
+        self.encoder = TransformerStack(config, causal=False)
+        self.decoder = TransformerStack(config, causal=True, cross=True)
         self.attention = attention
         initialize.xavier(self)
 

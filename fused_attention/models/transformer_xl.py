@@ -9,12 +9,12 @@ from torch import nn
 
 from ..variants import bias
 from . import initialize
-from .attention_layer import Attention
+from .attention_layer import AttentionLayer
 from .block import Block
 from .config import Config
 from .model import TokenModel
 from .positions import Tables, sinusoids
-from .stack import Stack
+from .stack import TransformerStack
 
 
 class Segment:
@@ -30,7 +30,7 @@ class Segment:
         self.after.append(joined[:, max(0, joined.shape[1] - self.length) :].detach())
 
 
-class RelativeAttention(Attention):
+class RelativeAttention(AttentionLayer):
     """Scores ``(q + u) k + (q + v) r[i - j]``, section 3.3: the second part enters as a bias."""
 
     def __init__(self, config: Config, layer: int) -> None:
@@ -42,7 +42,7 @@ class RelativeAttention(Attention):
     def forward(self, x, variants, positions, memory=None, **_) -> torch.Tensor:
         context = x if memory is None else torch.cat([memory, x], 1)
         q, k, v = (t.transpose(1, 2) for t in self.project(x, context))
-        rows = positions.table_0[-k.shape[2] :].to(x.dtype)  # the farthest first
+        rows = positions.encoding[-k.shape[2] :].to(x.dtype)  # the farthest first
         r = self.r(rows).unflatten(-1, (-1, self.head_dim)).transpose(0, 1)  # (H, keys, D)
         by_distance = (q + self.v.to(q.dtype)) @ r.mT / math.sqrt(self.head_dim)
         out = self.core(q + self.u.to(q.dtype), k, v, (bias(_shifted(by_distance)), *variants))
@@ -63,14 +63,14 @@ class RecurrentBlock(Block):
 
     attention_type = RelativeAttention
 
-    def _layer(self, norm, layer, x, stream, options):
+    def _layer(self, norm, layer, x, residual, options):
         if layer is not self.attention:
-            return super()._layer(norm, layer, x, stream, options)
+            return super()._layer(norm, layer, x, residual, options)
         segment = options["cache"]
         if segment.before:
             memory = segment.before[layer.layer]
             options = {**options, "memory": norm(memory)[0] if self.prenorm else memory}
-        out, total = super()._layer(norm, layer, x, stream, options)
+        out, total = super()._layer(norm, layer, x, residual, options)
         segment.remember(layer.layer, total if self.prenorm else x)
         return out, total
 
@@ -95,9 +95,13 @@ class TransformerXL(TokenModel):
         super().__init__(config)
         self.memory_length = memory_length
         # A row for every distance between a query and a key, the farthest first.
-        distances = Tables(sinusoids(config.max_seq_len + memory_length, config.dim).flip(0))
-        distances.limit = config.max_seq_len
-        self.stack = Stack(config, causal=True, at=distances, block=RecurrentBlock)
+        distances = Tables(
+            encoding=sinusoids(config.max_seq_len + memory_length, config.dim).flip(0)
+        )
+        distances.max_positions = config.max_seq_len
+        self.stack = TransformerStack(
+            config, causal=True, positions=distances, block=RecurrentBlock
+        )
         self.attention = attention
         initialize.gpt2(self)
 

@@ -9,7 +9,7 @@ from ..integrations.hugging_face import Pretrained
 from . import initialize
 from .config import Config
 from .model import Model
-from .stack import Stack
+from .stack import TransformerStack
 
 
 class ViT(Model, Pretrained):
@@ -28,7 +28,7 @@ class ViT(Model, Pretrained):
         size = config.patch_size
         self.patches = nn.Conv2d(config.channels, config.dim, size, stride=size)
         self.cls = nn.Parameter(torch.zeros(config.dim))
-        self.stack = Stack(config, causal=False)
+        self.stack = TransformerStack(config, causal=False)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.attention = attention
         initialize.xavier(self)

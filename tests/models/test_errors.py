@@ -130,8 +130,8 @@ def test_no_limit_without_a_table():
 def test_half_precision_keeps_exact_tables():
     """Angles of large positions do not fit bf16: tables stay in fp32."""
     model = GPT(Config(dim=8, num_layers=1, num_heads=1, vocab_size=9, position="rotary"))
-    exact = model.stack.positions.table_0.clone()
-    assert torch.equal(model.bfloat16().stack.positions.table_0, exact)
-    assert model.double().stack.positions.table_0.dtype == torch.float64
-    assert torch.equal(model.float().stack.positions.table_0, exact)
-    assert not any("table" in name for name in model.state_dict())
+    exact = model.stack.positions.cos.clone()
+    assert torch.equal(model.bfloat16().stack.positions.cos, exact)
+    assert model.double().stack.positions.cos.dtype == torch.float64
+    assert torch.equal(model.float().stack.positions.cos, exact)
+    assert not any("positions" in name for name in model.state_dict())

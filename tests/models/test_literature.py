@@ -7,7 +7,7 @@ import torch
 
 import fused_attention as fa
 from fused_attention.models import BERT, GPT, Config, Seq2Seq, ViT
-from fused_attention.models.attention_layer import Attention
+from fused_attention.models.attention_layer import AttentionLayer
 from fused_attention.models.block import Block
 from fused_attention.models.positions import T5, sinusoids
 
@@ -86,7 +86,7 @@ def weights_of(model, call):
         found.append(fa.reference.attention(q, k, v, variants, return_weights=True).weights)
 
     for module in model.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, AttentionLayer):
             module.core.register_forward_pre_hook(look)
     call(model)
     return found
@@ -146,10 +146,10 @@ def test_where_dropout_is(options, embeddings, layers):
         lambda module, args, out: leaving.append((args, out))
     )
     model(ids(2, 11))
-    ((added, stream), (_, total)), *_ = leaving
+    ((added, residual), (_, total)), *_ = leaving
     assert bool((entering[0] == 0).any()) == embeddings
-    assert bool((total == stream).any()) == layers
-    assert torch.equal(total, stream + added) != layers
+    assert bool((total == residual).any()) == layers
+    assert torch.equal(total, residual + added) != layers
 
 
 def parameters(model) -> int:

@@ -8,7 +8,7 @@ import torch
 
 import fused_attention as fa
 from fused_attention.models import BERT, GPT, Config, Seq2Seq, TransformerXL, ViT
-from fused_attention.models.backends import Core
+from fused_attention.models.backends import AttentionCore
 from fused_attention.models.positions import sinusoids
 
 SIZES = {"dim": 16, "num_layers": 2, "num_heads": 4, "vocab_size": 256, "max_seq_len": 32}
@@ -51,7 +51,7 @@ def test_weights_give_the_output_of_the_fused_attention(name):
         seen[at] = given[2], out
 
     for at, module in model.named_modules():
-        if isinstance(module, Core):
+        if isinstance(module, AttentionCore):
             module.register_forward_hook(partial(keep, at.removesuffix(".core")))
     found = fa.visualize.attention_weights(model, *inputs)
     assert list(found) == list(seen)

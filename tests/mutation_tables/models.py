@@ -21,9 +21,9 @@ MODELS = table(
             "backends.py::test_switching",
         ),
         (
-            "the stream not passed on",
+            "the residual not passed on",
             "block",
-            "return layer(x, **options), stream",
+            "return layer(x, **options), residual",
             "return layer(x, **options), x",
             "literature.py::test_residual_stream[True]",
         ),
@@ -66,7 +66,7 @@ MODELS = table(
             "a memory of what was normalised already",
             "transformer_xl",
             "total if self.prenorm else x)",
-            "norm(x, stream)[0] if self.prenorm else x)",
+            "norm(x, residual)[0] if self.prenorm else x)",
             "masking.py::test_segments_see_what_one_long_segment_sees[True]",
         ),
         (
@@ -86,8 +86,8 @@ MODELS = table(
         (
             "ragged tokens numbered from the first",
             "stack",
-            "device=x.device) if step is None else step.positions",
-            "device=x.device)",
+            "position_ids = step.positions",
+            "position_ids = torch.arange(x.shape[-2], device=x.device)",
             "masking.py::test_ragged_tokens[learned-True]",
         ),
         (
