@@ -41,11 +41,14 @@ class Block(nn.Module):
         self.mlp = MLP(config.dim, config.hidden_dim, config.activation, config.bias)
 
     def forward(self, x, residual, self_options: dict, cross_options: dict):
-        """The next x and residual; the options are those of `AttentionLayer.forward`."""
-        x, residual = self._layer(self.attention_norm, self.attention, x, residual, self_options)
+        """The next x and residual; the options are keyword arguments of the attention layers."""
+        x, residual = self._self_attention(x, residual, **self_options)
         if self.cross is not None:
             x, residual = self._layer(self.cross_norm, self.cross, x, residual, cross_options)
         return self._layer(self.mlp_norm, self.mlp, x, residual, {})
+
+    def _self_attention(self, x, residual, **options):
+        return self._layer(self.attention_norm, self.attention, x, residual, options)
 
     def _layer(self, norm, layer, x, residual, options):
         if self.prenorm:

@@ -41,7 +41,15 @@ class TransformerStack(nn.Module):
         self.norm = make_norm(config) if config.prenorm else None
 
     def forward(
-        self, x, *, lengths=None, context=None, context_lengths=None, cache=None, step=None
+        self,
+        x,
+        *,
+        lengths=None,
+        context=None,
+        context_lengths=None,
+        cache=None,
+        step=None,
+        memory=None,
     ) -> torch.Tensor:
         """Hidden states of the shape of x.
 
@@ -51,6 +59,7 @@ class TransformerStack(nn.Module):
             context: (batch, context_len, dim), for cross-attention.
             context_lengths: (batch,) int; tokens of the context beyond are not seen.
             cache, step: a `PagedKVCache` and its open step.
+            memory: the `SegmentMemory` of `TransformerXL`, whose blocks alone take one.
         """
         if step is None:
             position_ids = torch.arange(x.shape[-2], device=x.device)
@@ -63,9 +72,11 @@ class TransformerStack(nn.Module):
             "variants": self._variants(x, lengths) if step is None else self._paged_variants(cache),
             "positions": self.positions,
             "position_ids": position_ids,
-            "cache": cache,
-            "step": step,
         }
+        if step is not None:
+            self_options |= {"cache": cache, "step": step}
+        if memory is not None:
+            self_options["memory"] = memory
         cross_options = {"context": context, "variants": _padding(context_lengths)}
         for block in self.blocks:
             x, residual = block(x, residual, self_options, cross_options)

@@ -78,7 +78,7 @@ def test_segments_see_what_one_long_segment_sees(prenorm):
         parts.append(out)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-11, atol=1e-11)
     assert not any(m.requires_grad for m in memory)
-    # What is remembered is the stream, to be normalised by the weights of its day.
+    # Pre-norm blocks remember the residual, which is normalized by current weights when read.
     assert torch.equal(memory[0], model.embedding(ids(2, 13))[:, 1:])
 
 
@@ -90,7 +90,7 @@ def test_relative_scores_against_the_formula():
     attention = model.stack.blocks[0].attention
     seen = {}
     attention.core.register_forward_pre_hook(lambda m, args: seen.update(args=args))
-    attention(x, (fa.causal(),), model.stack.positions, memory=before)
+    attention(x, (fa.causal(),), model.stack.positions, past=before)
     q, k, v, variants = seen["args"]
     found = fa.reference.attention(q, k, v, variants, return_weights=True).weights
     queries, keys, _ = attention.project(x, torch.cat([before, x], 1))
