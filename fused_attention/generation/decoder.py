@@ -8,6 +8,7 @@ import torch
 
 from ..page_tables import Seq
 from ..paged_kv_cache import PagedKVCache
+from .causal_lm import CausalLM
 from .sampling import sample
 from .sequence import GeneratedSequence, randoms
 
@@ -19,14 +20,14 @@ class Decoder:
     token to feed.
 
     Args:
-        model: see `CausalLM`.
+        model: what is decoded from.
         cache: of the model; holds the sequences from `prefill` until `trim` frees them.
         to_probabilities: logits (rows, vocab) to the probabilities to sample from, the same shape.
     """
 
     def __init__(
         self,
-        model,
+        model: CausalLM,
         cache: PagedKVCache,
         to_probabilities: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from ..evaluation import evaluating
 from ..paged_kv_cache import PagedKVCache
+from .causal_lm import CausalLM
 from .decoder import Decoder
 from .request import Request, check_options, check_sampling
 from .sampling import distribution, sample, verify
@@ -23,7 +24,7 @@ from .sequence import GeneratedSequence, randoms
 
 @torch.no_grad()
 def generate(
-    model,
+    model: CausalLM,
     prompts: Sequence[Sequence[int] | torch.Tensor],
     max_new_tokens: int,
     *,
@@ -34,7 +35,7 @@ def generate(
     stop: int | Sequence[int] = (),
     seed: int | None = None,
     on_token: Callable[[int, int], None] | None = None,
-    draft=None,
+    draft: CausalLM | None = None,
     num_draft_tokens: int = 4,
     cache: PagedKVCache | None = None,
 ) -> list[list[int]]:
@@ -45,6 +46,7 @@ def generate(
     its pages.  Models are in evaluation mode meanwhile.
 
     Args:
+        model: a `GPT`, or any other `CausalLM`.
         prompts: token ids of each, at least one.
         max_new_tokens: of each sequence, at most.
         temperature: divides the logits; at 0 the most likely token is taken every time.

@@ -27,6 +27,21 @@ class GPT(TokenModel, Pretrained):
 
     generate = generate
 
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens of the longest sequence; None if the positions have no limit."""
+        return self.stack.positions.max_positions
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the embedding."""
+        return self.embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the embedding."""
+        return self.embedding.weight.device
+
     def hidden(self, input_ids, *, key_padding=None, cache=None, step=None) -> torch.Tensor:
         """The last hidden states, which `logits` projects; arguments as for a call."""
         x = self.embed(input_ids, self.stack, step)
