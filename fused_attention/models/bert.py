@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..integrations.hugging_face import Pretrained
+from ..integrations.hugging_face import Pretrained, families
 from ..modules import LayerNorm
 from ..ops.gelu import gelu
 from ..ops.index_checks import check_index_range, check_index_type
@@ -25,6 +25,8 @@ class BERT(TokenModel, Pretrained):
         mlm_head: have the layer that `predict` needs.
         attention: "fused", "naive" or "sdpa"; see `Model`.
     """
+
+    hf_families = (families.BERT,)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import torch
 
 from ..generation import generate
-from ..integrations.hugging_face import Pretrained
+from ..integrations.hugging_face import Pretrained, families
 from . import initialize
 from .config import Config
 from .model import TokenModel
@@ -18,6 +18,8 @@ class GPT(TokenModel, Pretrained):
             activation="gelu_tanh")`` is the small GPT-2.
         attention: "fused", "naive" or "sdpa"; see `Model`.
     """
+
+    hf_families = (families.GPT2, families.LLAMA)
 
     def __init__(self, config: Config, *, attention: str = "fused") -> None:
         super().__init__(config)

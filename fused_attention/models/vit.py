@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..integrations.hugging_face import Pretrained
+from ..integrations.hugging_face import Pretrained, families
 from . import initialize
 from .config import Config
 from .model import Model
@@ -21,6 +21,8 @@ class ViT(Model, Pretrained):
             patches and one.
         attention: "fused", "naive" or "sdpa"; see `Model`.
     """
+
+    hf_families = (families.VIT,)
 
     def __init__(self, config: Config, *, attention: str = "fused") -> None:
         config = replace(config, max_seq_len=config.num_patches + 1)

@@ -340,7 +340,11 @@ def test_unsupported_options(model, message):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model_type": "t5"}, NotImplementedError, "model_type 't5' .* only gpt2, llama, mistral"),
+        (
+            {"model_type": "t5"},
+            NotImplementedError,
+            "model_type 't5' is not supported, only bert, gpt2, llama, mistral, vit are",
+        ),
         ({"model_type": "bert"}, ValueError, "hf_config: a bert is a BERT, not a GPT"),
         ({"n_embd": None}, ValueError, "hf_config: expected a field n_embd"),
         ({"quantization_config": {}}, NotImplementedError, "quantization_config {} is not"),
@@ -354,6 +358,21 @@ def test_configurations(changes, error, message):
         del fields["n_embd"]
     with pytest.raises(error, match=message):
         GPT.from_hf_state_dict(theirs.state_dict(), fields)
+
+
+def test_a_subclass_loads_what_its_base_does(tmp_path):
+    class Subclass(GPT):
+        pass
+
+    theirs, ours = build("llama")
+    found = Subclass.from_hf_state_dict(theirs.state_dict(), theirs.config)
+    assert type(found) is Subclass
+    assert_same(found.state_dict(), ours.state_dict())
+    assert_same(found.to_hf_state_dict(), theirs.state_dict())
+    with pytest.raises(ValueError, match="hf_config: a bert is a BERT, not a Subclass"):
+        Subclass.from_hf_state_dict({}, bert().config)
+    theirs.save_pretrained(tmp_path)
+    assert type(fa.models.load(tmp_path / "model.safetensors")) is GPT
 
 
 def test_dropouts():

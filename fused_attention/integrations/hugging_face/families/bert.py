@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from ..hf_config import Options
+from ..hf_config import HFConfig
 from .family import Family
-from .shared import LEARNED, encoder_sizes, layer_names
+from .shared import LEARNED_POSITIONS, encoder_fields, layer_names
 
 
-def _bert(options: Options, parts: dict[str, bool]) -> dict:
-    if parts["mlm_head"]:
-        options.fixed(hidden_act="gelu")  # our head has no other
-    options.fixed(is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
+def _read_config(config: HFConfig, present: dict[str, bool]) -> dict:
+    if present["mlm_head"]:
+        config.require(hidden_act="gelu")  # our head has no other
+    config.require(is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
     return {
-        **encoder_sizes(options),
-        "vocab_size": options["vocab_size"],
-        "max_seq_len": options["max_position_embeddings"],
-        "num_token_types": options.get("type_vocab_size", 2),
+        **encoder_fields(config),
+        "vocab_size": config["vocab_size"],
+        "max_seq_len": config["max_position_embeddings"],
+        "num_token_types": config.get("type_vocab_size", 2),
         "prenorm": False,
         "embedding_norm": True,
         # Without the head there is no output projection.
-        "tied": not parts["mlm_head"] or options.get("tie_word_embeddings", True),
-        "dropout": options.get("hidden_dropout_prob", 0.1),
-        "attention_dropout": options.get("attention_probs_dropout_prob", 0.1),
+        "tied": not present["mlm_head"] or config.get("tie_word_embeddings", True),
+        "dropout": config.get("hidden_dropout_prob", 0.1),
+        "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
     }
 
 
 BERT = Family(
-    "BERT",
-    "bert.",
-    _bert,
-    {
+    model_types=("bert",),
+    prefix="bert.",
+    read_config=_read_config,
+    names={
         "embedding": ("bert.embeddings.word_embeddings",),
         "token_types": ("bert.embeddings.token_type_embeddings",),
         "stack.positions": ("bert.embeddings.position_embeddings",),
@@ -51,12 +51,12 @@ BERT = Family(
         "mlm_head.norm": ("cls.predictions.transform.LayerNorm",),
         "output": ("cls.predictions.decoder",),
     },
-    {**LEARNED, "prenorm": (False,), "embedding_norm": (True,)},
+    supported={**LEARNED_POSITIONS, "prenorm": (False,), "embedding_norm": (True,)},
     copies={
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     },
-    parts={"pooler": "bert.pooler.", "mlm_head": "cls.predictions."},
+    optional={"pooler": "bert.pooler.", "mlm_head": "cls.predictions."},
     old_names=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
     buffers=r"embeddings\.(position_ids|token_type_ids)$",
 )

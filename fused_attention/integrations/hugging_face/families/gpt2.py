@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from ..hf_config import Options
+from ..hf_config import HFConfig
 from .family import Family
-from .shared import ACTIVATIONS, DECODER, LEARNED, layer_names
+from .shared import ACTIVATIONS, LEARNED_POSITIONS, PRENORM, layer_names
 
 
-def _gpt2(options: Options, parts: dict[str, bool]) -> dict:
-    options.fixed(
+def _read_config(config: HFConfig, present: dict[str, bool]) -> dict:
+    config.require(
         scale_attn_weights=True,
         scale_attn_by_inverse_layer_idx=False,
         reorder_and_upcast_attn=False,
         add_cross_attention=False,
     )
     return {
-        "dim": options["n_embd"],
-        "num_layers": options["n_layer"],
-        "num_heads": options["n_head"],
-        "hidden_dim": options.get("n_inner", None),
-        "vocab_size": options["vocab_size"],
-        "max_seq_len": options["n_positions"],
-        "norm_eps": options.get("layer_norm_epsilon", 1e-5),
-        "activation": options.choice("activation_function", "gelu_new", ACTIVATIONS),
-        "tied": options.get("tie_word_embeddings", True),
-        "dropout": options.get("resid_pdrop", 0.1),
-        "embedding_dropout": options.get("embd_pdrop", 0.1),
-        "attention_dropout": options.get("attn_pdrop", 0.1),
+        "dim": config["n_embd"],
+        "num_layers": config["n_layer"],
+        "num_heads": config["n_head"],
+        "hidden_dim": config.get("n_inner", None),
+        "vocab_size": config["vocab_size"],
+        "max_seq_len": config["n_positions"],
+        "norm_eps": config.get("layer_norm_epsilon", 1e-5),
+        "activation": config.choice("activation_function", "gelu_new", ACTIVATIONS),
+        "tied": config.get("tie_word_embeddings", True),
+        "dropout": config.get("resid_pdrop", 0.1),
+        "embedding_dropout": config.get("embd_pdrop", 0.1),
+        "attention_dropout": config.get("attn_pdrop", 0.1),
     }
 
 
 GPT2 = Family(
-    "GPT",
-    "transformer.",
-    _gpt2,
-    {
+    model_types=("gpt2",),
+    prefix="transformer.",
+    read_config=_read_config,
+    names={
         "embedding": ("transformer.wte",),
         "stack.positions": ("transformer.wpe",),
         **layer_names(
@@ -51,7 +51,7 @@ GPT2 = Family(
         "stack.norm": ("transformer.ln_f",),
         "output": ("lm_head",),
     },
-    {**LEARNED, **DECODER},
+    supported={**LEARNED_POSITIONS, **PRENORM},
     copies={"lm_head.weight": "transformer.wte.weight"},
     buffers=r"\.attn\.(masked_)?bias$",
     transposed=r"\.c_\w+\.weight$",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ....modules.mlp import GATED
 from ....ops.rotary_scaling import RotaryScaling
-from ..hf_config import Options
+from ..hf_config import HFConfig
 from .family import Family
-from .shared import DECODER, layer_names
+from .shared import PRENORM, layer_names
 
-GATES = {"silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh"}
-_SCALED = {  # rope_type: the fields there are, by the names of ours
+_ACTIVATIONS = {"silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh"}
+_ROPE_TYPES = {  # each with the fields of `RotaryScaling`, and what theirs are called
     "default": {},
     "linear": {"factor": "factor"},
     "llama3": {
@@ -21,41 +21,41 @@ _SCALED = {  # rope_type: the fields there are, by the names of ours
 }
 
 
-def _llama(options: Options, parts: dict[str, bool]) -> dict:
-    bias = options.get("attention_bias", False)
-    options.fixed(mlp_bias=bias)
-    rope = options.get("rope_parameters", None) or options.get("rope_scaling", None) or {}
-    window = options.get("sliding_window", None)
+def _read_config(config: HFConfig, present: dict[str, bool]) -> dict:
+    bias = config.get("attention_bias", False)
+    config.require(mlp_bias=bias)
+    rope = config.get("rope_parameters", None) or config.get("rope_scaling", None) or {}
+    window = config.get("sliding_window", None)
     return {
-        "dim": options["hidden_size"],
-        "num_layers": options["num_hidden_layers"],
-        "num_heads": options["num_attention_heads"],
-        "head_dim": options.get("head_dim", None),
-        "num_kv_heads": options.get("num_key_value_heads", None),
-        "hidden_dim": options["intermediate_size"],
-        "vocab_size": options["vocab_size"],
-        "max_seq_len": options["max_position_embeddings"],
+        "dim": config["hidden_size"],
+        "num_layers": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "head_dim": config.get("head_dim", None),
+        "num_kv_heads": config.get("num_key_value_heads", None),
+        "hidden_dim": config["intermediate_size"],
+        "vocab_size": config["vocab_size"],
+        "max_seq_len": config["max_position_embeddings"],
         "position": "rotary",
         "norm": "rms",
-        "norm_eps": options.get("rms_norm_eps", 1e-6),
-        "activation": options.choice("hidden_act", "silu", GATES),
+        "norm_eps": config.get("rms_norm_eps", 1e-6),
+        "activation": config.choice("hidden_act", "silu", _ACTIVATIONS),
         "bias": bias,
-        "tied": options.get("tie_word_embeddings", False),
-        "attention_dropout": options.get("attention_dropout", 0.0),
-        "rotary_base": rope.get("rope_theta", options.get("rope_theta", 10000.0)),
-        "rotary_scaling": _scaling(rope),
-        "window": None if window is None else window - 1,  # theirs counts the token itself
+        "tied": config.get("tie_word_embeddings", False),
+        "attention_dropout": config.get("attention_dropout", 0.0),
+        "rotary_base": rope.get("rope_theta", config.get("rope_theta", 10000.0)),
+        "rotary_scaling": _rotary_scaling(rope),
+        "window": None if window is None else window - 1,  # theirs counts the query's own token
     }
 
 
-def _scaling(rope: dict) -> RotaryScaling | None:
+def _rotary_scaling(rope: dict) -> RotaryScaling | None:
     kind = rope.get("rope_type", rope.get("type", "default"))
     given = set(rope) - {"rope_type", "type", "rope_theta"}
-    fields = _SCALED.get(kind, {})
-    if kind not in _SCALED or given != set(fields.values()):
+    fields = _ROPE_TYPES.get(kind, {})
+    if kind not in _ROPE_TYPES or given != set(fields.values()):
         raise NotImplementedError(
             f"hf_config: rope_type {kind!r} with {', '.join(sorted(given)) or 'no more options'} "
-            f"is not supported, only {', '.join(_SCALED)} with their own are"
+            f"is not supported, only {', '.join(_ROPE_TYPES)} with their own are"
         )
     return (
         RotaryScaling(**{ours: rope[theirs] for ours, theirs in fields.items()}) if fields else None
@@ -63,10 +63,10 @@ def _scaling(rope: dict) -> RotaryScaling | None:
 
 
 LLAMA = Family(
-    "GPT",
-    "model.",
-    _llama,
-    {
+    model_types=("llama", "mistral"),
+    prefix="model.",
+    read_config=_read_config,
+    names={
         "embedding": ("model.embed_tokens",),
         **layer_names(
             {
@@ -82,8 +82,8 @@ LLAMA = Family(
         "stack.norm": ("model.norm",),
         "output": ("lm_head",),
     },
-    {
-        **DECODER,
+    supported={
+        **PRENORM,
         "position": ("rotary",),
         "norm": ("rms",),
         "activation": tuple(GATED),

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from ..hf_config import Options
+from ..hf_config import HFConfig
 from .family import Family
-from .shared import DECODER, LEARNED, encoder_sizes, layer_names
+from .shared import LEARNED_POSITIONS, PRENORM, encoder_fields, layer_names
 
 
-def _vit(options: Options, parts: dict[str, bool]) -> dict:
-    options.fixed(qkv_bias=True)
+def _read_config(config: HFConfig, present: dict[str, bool]) -> dict:
+    config.require(qkv_bias=True)
     return {
-        **encoder_sizes(options),
-        "image_size": options.get("image_size", 224),
-        "patch_size": options.get("patch_size", 16),
-        "channels": options.get("num_channels", 3),
-        "num_classes": len(options.get("id2label", "01")),
-        "dropout": options.get("hidden_dropout_prob", 0.0),
-        "attention_dropout": options.get("attention_probs_dropout_prob", 0.0),
+        **encoder_fields(config),
+        "image_size": config.get("image_size", 224),
+        "patch_size": config.get("patch_size", 16),
+        "channels": config.get("num_channels", 3),
+        "num_classes": len(config.get("id2label", "01")),
+        "dropout": config.get("hidden_dropout_prob", 0.0),
+        "attention_dropout": config.get("attention_probs_dropout_prob", 0.0),
     }
 
 
 VIT = Family(
-    "ViT",
-    "vit.",
-    _vit,
-    {
+    model_types=("vit",),
+    prefix="vit.",
+    read_config=_read_config,
+    names={
         "cls": ("vit.embeddings.cls_token",),
         "patches": ("vit.embeddings.patch_embeddings.projection",),
         "stack.positions.weight": ("vit.embeddings.position_embeddings",),
@@ -42,7 +42,7 @@ VIT = Family(
         "stack.norm": ("vit.layernorm",),
         "head": ("classifier",),
     },
-    {**LEARNED, **DECODER},
+    supported={**LEARNED_POSITIONS, **PRENORM},
     old_names=(  # before transformers 5
         (r"encoder\.layer\.", "layers."),
         (r"attention\.attention\.(query|key|value)", r"attention.\1"),
@@ -53,5 +53,5 @@ VIT = Family(
         (r"intermediate\.dense", "mlp.fc1"),
         (r"(layers\.\d+)\.output\.dense", r"\1.mlp.fc2"),
     ),
-    leading={"cls": 2, "stack.positions.weight": 1},
+    leading_dims={"cls": 2, "stack.positions.weight": 1},
 )
