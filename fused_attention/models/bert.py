@@ -18,11 +18,11 @@ class BERT(TokenModel, Pretrained):
     """Bidirectional encoder.
 
     Args:
-        config: its sizes; ``Config(dim=768, num_layers=12, num_heads=12, vocab_size=30522,
+        config: sizes and options; ``Config(dim=768, num_layers=12, num_heads=12, vocab_size=30522,
             max_seq_len=512, prenorm=False, norm_eps=1e-12, embedding_norm=True,
             num_token_types=2, dropout=0.1, attention_dropout=0.1)`` is the base model.
-        pooler: have the layer that `pool` needs.
-        mlm_head: have the layer that `predict` needs.
+        pooler: whether to have the layer that `pool` needs.
+        mlm_head: whether to have the layer that `predict` needs.
         attention: "fused", "naive" or "sdpa"; see `Model`.
     """
 
@@ -50,10 +50,10 @@ class BERT(TokenModel, Pretrained):
 
         Args:
             input_ids: (batch, seqlen), int64 or int32.
-            token_type_ids: the same, below num_token_types; all 0 by default.
-            key_padding: (batch,) int, lengths; tokens beyond are seen by none.
+            token_type_ids: (batch, seqlen), below num_token_types; all 0 by default.
+            key_padding: (batch,) int, lengths; tokens beyond are not attended to.
 
-        Raises ValueError or TypeError as `GPT` does.
+        Raises ValueError or TypeError as for `GPT`.
         """
         x = self.embed(input_ids, self.stack)
         if token_type_ids is not None:
@@ -70,23 +70,23 @@ class BERT(TokenModel, Pretrained):
         return self.stack(x, lengths=key_padding)
 
     def pool(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(batch, dim), of the first token: what sentence classifiers read."""
+        """(batch, dim), of the first token: the input of sentence classifiers."""
         return torch.tanh(self.part("pooler")(hidden[:, 0]))
 
     def predict(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (..., vocab_size) of the tokens that were masked."""
+        """Logits (..., vocab_size) of masked tokens."""
         head = self.part("mlm_head")
         return F.linear(head(hidden), self.output_weight, head.bias)
 
     def part(self, name: str) -> nn.Module:
-        """The pooler or the mlm_head; ValueError if the model was made without."""
+        """The pooler or the mlm_head; ValueError if the model has none."""
         if getattr(self, name) is None:
             raise ValueError(f"{name}: expected a BERT made with {name}=True")
         return getattr(self, name)
 
 
 class MaskedTokenHead(nn.Module):
-    """What stands before the output projection, and the bias of that."""
+    """Layers before the output projection, and the bias of the projection."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

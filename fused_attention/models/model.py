@@ -1,4 +1,4 @@
-"""What all models share: the attention switch, token embeddings, the output projection."""
+"""Base classes of all models: the attention switch, token embeddings, output projection."""
 
 import math
 
@@ -59,7 +59,7 @@ class TokenModel(Model):
         return F.linear(hidden, self.output_weight)
 
     def embed(self, ids: torch.Tensor, stack: TransformerStack, step=None, name: str = "input_ids"):
-        """The embeddings of ids that fit the stack: (batch, seqlen), or (tokens,) with a step."""
+        """Check ids, (batch, seqlen) or with a step (tokens,), and return their embeddings."""
         shape = "(batch, seqlen)" if step is None else "(tokens,)"
         check_index_type(name, ids)
         check_index_range(name, ids, self.config.vocab_size)
@@ -71,7 +71,7 @@ class TokenModel(Model):
                 "or recompute without a cache"
             )
         limit, length = stack.positions.max_positions, ids.shape[-1]
-        if step is not None:  # a GPU's positions are not waited for: its cache has a max_seq_len
+        if step is not None:  # on a GPU not read, which would wait: the cache has a max_seq_len
             length = int(step.positions.max()) + 1 if readable(step.positions) else 0
         if limit is not None and length > limit:
             raise ValueError(

@@ -95,7 +95,7 @@ class TransformerXL(TokenModel):
     """Causal language model whose segments attend to the hidden states of the last segment.
 
     Args:
-        config: its sizes, with ``position="xl"``; max_seq_len is that of a segment.
+        config: sizes and options, with ``position="xl"``; max_seq_len is that of a segment.
         memory_length: tokens remembered; max_seq_len by default.
         attention: "fused", "naive" or "sdpa"; see `Model`.
     """
@@ -110,7 +110,7 @@ class TransformerXL(TokenModel):
             raise ValueError(f"memory_length: expected 0 or more, got {memory_length}")
         super().__init__(config)
         self.memory_length = memory_length
-        # A row for every distance between a query and a key, the farthest first.
+        # One row per distance between a query and a key, the farthest first.
         distances = Tables(
             encoding=sinusoids(config.max_seq_len + memory_length, config.dim).flip(0)
         )
@@ -122,7 +122,7 @@ class TransformerXL(TokenModel):
         initialize.gpt2(self)
 
     def hidden(self, input_ids, memory: Sequence[torch.Tensor] = ()):
-        """The last hidden states, and the memory; as for a call."""
+        """The last hidden states, and the memory for the next segment; arguments as for a call."""
         x = self.embed(input_ids, self.stack)
         self._check_memory(memory, x)
         segment_memory = SegmentMemory(memory, self.memory_length)
@@ -136,7 +136,7 @@ class TransformerXL(TokenModel):
             memory: what the call with the last segment returned: for each layer its past inputs,
                 (batch, up to memory_length, dim), detached.  Empty for the first segment.
 
-        Raises ValueError or TypeError as `GPT` does, and for a memory that does not fit.
+        Raises ValueError or TypeError as for `GPT`, and ValueError for a memory that does not fit.
         """
         hidden, memory = self.hidden(input_ids, memory)
         return self.logits(hidden), memory

@@ -1,4 +1,4 @@
-"""Images as sequences of patches: Dosovitskiy et al. 2020, arXiv 2010.11929."""
+"""Vision Transformer: Dosovitskiy et al. 2020, arXiv 2010.11929."""
 
 from dataclasses import replace
 
@@ -13,12 +13,12 @@ from .stack import TransformerStack
 
 
 class ViT(Model, Pretrained):
-    """Image classifier: patches by a convolution, a CLS token, an encoder, a linear head.
+    """Image classifier: patches from a convolution, a CLS token, an encoder, a linear head.
 
     Args:
-        config: its sizes; ``Config(dim=768, num_layers=12, num_heads=12, norm_eps=1e-6)`` is
-            ViT-B/16: images of 224 x 224 have 196 patches.  ``max_seq_len`` becomes the number of
-            patches and one.
+        config: sizes and options; ``Config(dim=768, num_layers=12, num_heads=12,
+            norm_eps=1e-6)`` is ViT-B/16, with 196 patches of an image of 224 x 224.
+            ``max_seq_len`` is replaced by the number of patches plus one.
         attention: "fused", "naive" or "sdpa"; see `Model`.
     """
 
@@ -36,7 +36,7 @@ class ViT(Model, Pretrained):
         initialize.xavier(self)
 
     def hidden(self, images: torch.Tensor) -> torch.Tensor:
-        """The last hidden states, (batch, 1 + patches, dim), CLS first, patches row by row."""
+        """The last hidden states, (batch, 1 + patches, dim): CLS, then the patches row by row."""
         size = (self.config.channels, self.config.image_size, self.config.image_size)
         if not isinstance(images, torch.Tensor) or not images.is_floating_point():
             kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__

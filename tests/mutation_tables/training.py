@@ -68,8 +68,8 @@ VISUALIZE = tuple(
         ),
         (
             "maps without the variants",
-            "reference.attention(*given, ",
-            "reference.attention(*given[:3], ",
+            "reference.attention(q, k, v, variants, ",
+            "reference.attention(q, k, v, ",
             "weights_give_the_output*[gpt]",
         ),
         (
