@@ -180,7 +180,7 @@ def test_what_cannot_be_is_refused_in_one_line(changes, said, tmp_path, capsys):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
-    with checkpoint.alone(tmp_path):
+    with checkpoint.lock(tmp_path):
         assert "is in use by another run" in refused(capsys, *words(tmp_path))
     train(tmp_path, steps=1)
 
@@ -202,7 +202,7 @@ def test_byte_pairs_are_those_of_the_checkpoint(tmp_path, monkeypatch):
     )
     train(tmp_path / "half", bpe=300)
     monkeypatch.setattr(checkpoint, "save", saving)
-    monkeypatch.setattr(corpus, "learn_bpe", lambda *_: pytest.fail("learnt again"))
+    monkeypatch.setattr(corpus, "learn_bpe", lambda *_: pytest.fail("trained again"))
     assert same(train(tmp_path / "half", bpe=300), whole)
 
 
@@ -211,9 +211,9 @@ def test_byte_pairs_keep_the_text():
     from training import corpus
 
     text = "So is it – 'naïve'?\n\n    x = [1,  2]\n"
-    codec = corpus.BPE(corpus.learn_bpe(text, 280))
-    assert codec.decode(codec.encode(text)) == text
-    assert len(codec.encode(text)) < len(text.encode())
+    tokenizer = corpus.BPE(corpus.learn_bpe(text, 280))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(text)) < len(text.encode())
 
 
 def test_an_epoch_is_every_window_once():

@@ -7,9 +7,9 @@ TRAINING = table(
     "examples/test_train_gpt.py::test_{}",
     (
         (
-            "resumed without the optimiser",
+            "resumed without the optimizer",
             "training",
-            'self.optimiser.load_state_dict(found["optimiser"])',
+            'self.optimizer.load_state_dict(found["optimizer"])',
             "pass",
             "resuming_is_equal_to_the_bit[3]",
         ),
