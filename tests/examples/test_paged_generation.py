@@ -1,4 +1,4 @@
-"""The examples run, and say what they are for."""
+"""`examples/paged_generation.py` runs, and its numbers are right."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def run(name: str, *words: str) -> str:
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_paged_generation(device):
     said = run("paged_generation.py", "--device", device)
-    # 12 whole pages of the prompt for all; the 8 last tokens of it and 39 more for each.
+    # 12 full pages of the prompt are shared; each answer has 3 for 8 prompt and 39 new tokens.
     assert "16 tokens: 36 used" in said
     assert "120 with a prompt for every answer, 128 in a contiguous cache" in said
     different = int(re.search(r"(\d+) different", said).group(1))

@@ -4,11 +4,11 @@ from collections import Counter
 
 from scipy.stats import chisquare
 
-SIGNIFICANCE = 1e-3  # of every statistical test; seeded, so it passes always or never
+SIGNIFICANCE = 1e-3  # samples are seeded, so a test passes always or never
 
 
 def check_counts(drawn, expected):
-    """A chi-square test; outcomes too rare for it are one outcome."""
+    """A chi-square test of outcomes against probabilities; rare outcomes are pooled."""
     counts, total = Counter(drawn), len(drawn)
     assert set(counts) <= set(expected), "something impossible was drawn"
     common = [key for key, p in expected.items() if p * total >= 10]

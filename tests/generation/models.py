@@ -9,7 +9,7 @@ from ..models.cases import config
 
 
 def make(seed=0, spread=0.3, **options) -> GPT:
-    """A model whose next token is not always the last one again."""
+    """A GPT with parameters spread so far that it does not repeat one token."""
     torch.manual_seed(seed)
     model = GPT(config(**options)).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -21,7 +21,7 @@ def make(seed=0, spread=0.3, **options) -> GPT:
 
 @torch.no_grad()
 def recomputed(model, prompt, count, stop=()):
-    """Greedy tokens by the textbook: every step computes everything again, naively."""
+    """Greedy tokens without a cache: each step computes the whole sequence, naively."""
     before, model.attention = model.attention, "naive"
     tokens = list(prompt)
     for _ in range(count):
@@ -35,7 +35,9 @@ def recomputed(model, prompt, count, stop=()):
 def cache_of(model, num_blocks, max_seqs, page_size=16, **options):
     c = model.config
     return fa.PagedKVCache(
-        *(c.num_layers, c.num_kv_heads, c.head_dim),
+        num_layers=c.num_layers,
+        num_kv_heads=c.num_kv_heads,
+        head_dim=c.head_dim,
         num_blocks=num_blocks,
         page_size=page_size,
         dtype=torch.float32,

@@ -1,4 +1,4 @@
-"""Prompts are stored once, streamed sequences end, and pages come back whatever happens."""
+"""Pages: shared prompts, prefix caches, and pages that are freed at the end or on an error."""
 
 import pytest
 

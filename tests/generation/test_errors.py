@@ -1,4 +1,4 @@
-"""Arguments that do not fit are refused by name, before anything is allocated."""
+"""Wrong arguments raise errors that name them, before anything is allocated."""
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ from .models import cache_of, make, recomputed
 
 
 def a_request(rng):
-    """A random model, its draft, prompts, and what is asked."""
+    """A random model, draft and prompts, and random arguments of `generate`."""
     heads = rng.choice([1, 2, 4])
     options = {
         "dim": heads * rng.choice([4, 8]),
@@ -45,7 +45,7 @@ def a_request(rng):
 
 @pytest.mark.parametrize("group", range(10))
 def test_greedy_is_recomputation(group):
-    """200 random configurations, in a cache with no page more than is asked for."""
+    """200 random configurations, in a cache that has just the pages that `Request` counts."""
     said = set()
     for seed in range(20 * group, 20 * group + 20):
         rng = Random(seed)
@@ -87,7 +87,7 @@ def test_dropout_is_off_meanwhile():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
-    """Weights in 16 bits, and autocast: the cache has the dtype of keys and values."""
+    """With 16-bit weights or autocast, the cache has the dtype of keys and values."""
     model, prompts = make(position="rotary"), [[1, 2, 3], [4]]
     with torch.autocast("cpu", dtype):
         found = model.generate(prompts, 5, temperature=0)

@@ -1,4 +1,4 @@
-"""`generate` needs no more of a model than `CausalLM` says."""
+"""`generate` needs nothing of a model but the members of `CausalLM`."""
 
 from types import SimpleNamespace
 

@@ -35,8 +35,8 @@ def exact_distribution(model, prompt, count, **sampling):
     ],
     ids=["plain", "top_k", "top_p"],
 )
-def test_what_is_sampled_is_the_distribution(drafted, sampling):
-    """Three tokens of four, 3,000 times, against the probability of each of the 64 outcomes."""
+def test_samples_have_the_distribution_of_the_model(drafted, sampling):
+    """3,000 sequences of three tokens from a vocabulary of four: 64 possible outcomes."""
     small = {"vocab_size": 4, "dim": 8, "num_heads": 1, "num_layers": 1, "hidden_dim": 8}
     model = make(1, 0.4, **small)
     draft = make(2, 0.4, **small) if drafted else None
@@ -47,7 +47,7 @@ def test_what_is_sampled_is_the_distribution(drafted, sampling):
     drawn = [tuple(tokens) for tokens in drawn]
     expected = exact_distribution(model, prompt, 3, **sampling)
     check_counts(drawn, expected)
-    if draft is not None:  # the test can tell them apart
+    if draft is not None:  # the test can tell the two models apart
         with pytest.raises(AssertionError):
             check_counts(drawn, exact_distribution(draft, prompt, 3, **sampling))
 
@@ -68,7 +68,7 @@ def test_distribution():
     close(distribution(logits, 1.0, 2, None), [0, 0.5, 0, 0.5])
     close(distribution(logits, 1.0, 9, 1.0), plain[0].tolist())
     a, b = plain[0, [1, 2]].tolist()
-    close(distribution(logits, 1.0, None, 0.5), [0, 0.5, 0, 0.5])  # a is less than half
+    close(distribution(logits, 1.0, None, 0.5), [0, 0.5, 0, 0.5])  # a alone is less than half
     three = [0, a / (2 * a + b), b / (2 * a + b), a / (2 * a + b)]
     close(distribution(logits, 1.0, None, 2 * a + b / 2), three)
     close(distribution(logits, 1.0, 3, 0.9), three)
@@ -94,7 +94,7 @@ def test_sample_draws_nothing_impossible():
 
 @pytest.mark.parametrize("drafted", [False, True])
 def test_seeds(drafted):
-    """The same seed, the same tokens; those of a sequence do not depend on the others."""
+    """The same seed gives the same tokens, whatever else is in the batch."""
     model = make(max_seq_len=64)
     draft = make(5, dim=8, num_heads=1, max_seq_len=64) if drafted else None
 

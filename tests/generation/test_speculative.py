@@ -1,4 +1,4 @@
-"""A draft model saves steps and changes nothing else."""
+"""Speculative decoding saves steps and changes nothing else."""
 
 from random import Random
 
@@ -13,7 +13,7 @@ from .models import make, recomputed
 
 
 def test_a_good_draft_saves_steps(monkeypatch):
-    """12 tokens after the first, 4 a step: 3 that were guessed and the one after them."""
+    """12 tokens after the first, 4 per step: 3 that were drafted, and the one after them."""
     steps = []
     predict_all = Decoder.predict_all
 
@@ -31,8 +31,8 @@ def test_a_good_draft_saves_steps(monkeypatch):
 
 
 @pytest.mark.parametrize("window", [0, 3])
-def test_a_draft_goes_back_behind_its_window(window):
-    """Its pages of 64 leave the window while it guesses, and are missed when it was wrong."""
+def test_a_wrong_draft_starts_over_behind_its_window(window):
+    """Pages of 64 leave the window while it drafts; when it was wrong, it has to start over."""
     model = make(max_seq_len=150, num_layers=1)
     draft = make(3, max_seq_len=150, num_layers=1, window=window)
     prompts = [[i % 50 for i in range(length)] for length in range(56, 66)]
@@ -42,7 +42,7 @@ def test_a_draft_goes_back_behind_its_window(window):
 
 @pytest.mark.parametrize("drafts", [0, 1, 2])
 def test_verify_keeps_the_distribution_of_the_target(drafts):
-    """Whatever was guessed, the first token is distributed as p."""
+    """Whatever the draft, the first token is distributed as p."""
     generator = torch.Generator().manual_seed(drafts)
     p = torch.rand(3, 4, generator=generator, dtype=torch.float64).pow(2)
     q = torch.rand(2, 4, generator=generator, dtype=torch.float64).pow(2)

@@ -1,4 +1,4 @@
-"""`fa.visualize`: the weights are those of the model's own attention, the pictures show them."""
+"""`fa.visualize`: weights equal those of the model's attention, and pictures show them."""
 
 import sys
 from functools import partial
@@ -35,14 +35,14 @@ def ids(*shape):
 def built(name):
     torch.manual_seed(0)
     model, inputs = CASES[name]()
-    for parameter in model.parameters():  # larger than they begin: attention that is not uniform
+    for parameter in model.parameters():  # larger than initially, so that attention is not uniform
         torch.nn.init.normal_(parameter, std=0.5)
     return model.double(), inputs
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_weights_give_the_output_of_the_fused_attention(name):
-    """In fp64: weights times values is what every fused attention returned."""
+    """In fp64, weights times values equal the output of every fused attention."""
     model, inputs = built(name)
     assert model.attention == "fused"
     seen = {}
@@ -61,18 +61,16 @@ def test_weights_give_the_output_of_the_fused_attention(name):
         v = v.repeat_interleave(weights.shape[1] // v.shape[1], 1)
         torch.testing.assert_close(weights @ v, out, rtol=0, atol=1e-12)
         assert (weights.sum(-1) - 1).abs().max() < 1e-12
-        assert weights.std() > 0.02  # nothing to see otherwise
+        assert weights.std() > 0.02  # not uniform
 
 
 def test_masks_are_seen():
-    found = fa.visualize.attention_weights(*flat(built("gpt")))
+    model, inputs = built("gpt")
+    found = fa.visualize.attention_weights(model, *inputs)
     assert all((weights.triu(1) == 0).all() for weights in found.values())
-    for weights in fa.visualize.attention_weights(*flat(built("bert"))).values():
+    model, inputs = built("bert")
+    for weights in fa.visualize.attention_weights(model, *inputs).values():
         assert (weights[1, ..., 4:] == 0).all() and (weights[0] > 0).all()
-
-
-def flat(case):
-    return case[0], *case[1]
 
 
 def test_the_model_is_left_as_it_was():
@@ -117,7 +115,7 @@ def assert_drawn(path):
     assert pixels.std() > 0.1
 
 
-def test_what_is_asked_for_is_shown():
+def test_selected_layers_and_heads():
     model, _ = built("gpt")
     figure = fa.visualize.attention_maps(model, [3, 1, 2], layers=[1], heads=[2, 0])
     panels = [axes for axes in figure.axes if axes.images]
@@ -146,7 +144,7 @@ def test_other_inputs(tmp_path):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["195", "169"]
 
 
-def test_the_picture_of_positions(tmp_path):
+def test_positional_encoding(tmp_path):
     figure = fa.visualize.positional_encoding(10, 8, tmp_path / "positions.png")
     shown = torch.as_tensor(figure.axes[0].images[0].get_array().data)
     torch.testing.assert_close(shown, sinusoids(10, 8))

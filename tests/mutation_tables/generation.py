@@ -18,7 +18,7 @@ GENERATION = table(
             "decoder",
             "0 if seq.dropped and length < gone else length",
             "length",
-            "speculative.py::test_a_draft_goes_back_behind_its_window[*]",
+            "speculative.py::test_a_wrong_draft_starts_over_behind_its_window[*]",
         ),
         (
             "ended sequences keep their pages",
@@ -46,7 +46,7 @@ GENERATION = table(
             "sampling",
             "float(row[token] / guess[token])",
             "float(row[token])",
-            "sampling.py::test_what_is_sampled_is_the_distribution[plain-True]",
+            "sampling.py::test_samples_have_the_distribution_of_the_model[plain-True]",
         ),
         (
             "a token too few in top_p",

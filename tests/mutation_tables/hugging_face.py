@@ -18,7 +18,7 @@ PRETRAINED = table(
             "families/bert",
             '"attention_norm": "attention.output.LayerNorm"',
             '"attention_norm": "output.LayerNorm"',
-            "there_and_back[bert]",
+            "round_trip[bert]",
         ),
         (
             "weights (in, out) not turned",
@@ -95,14 +95,14 @@ PRETRAINED = table(
             "pretrained",
             "part.clone(memory_format=torch.contiguous_format)",
             "part",
-            "there_and_back[gpt2]",
+            "round_trip[gpt2]",
         ),
         (
             "options that transformers lacks not written down",
             "pretrained",
             "if fields[k] not in known",
             "if False",
-            "what_transformers_cannot_have[*]",
+            "options_that_transformers_lacks[*]",
         ),
     ),
 )

@@ -25,7 +25,7 @@ MODELS = table(
             "block",
             "return layer(x, **options), residual",
             "return layer(x, **options), x",
-            "literature.py::test_residual_stream[True]",
+            "literature.py::test_residual_sums[True]",
         ),
         (
             "scores of T5 mirrored",
@@ -102,14 +102,14 @@ MODELS = table(
             "stack",
             "nn.Dropout(config.dropout if dropout is None else dropout)",
             "nn.Dropout(config.dropout)",
-            "literature.py::test_where_dropout_is[*]",
+            "literature.py::test_places_of_dropout[*]",
         ),
         (
             "residual projections as large as the others",
             "initialize",
             "std = 0.02 / math.sqrt(2 * model.config.num_layers)",
             "std = 0.02",
-            "training.py::test_initialisation",
+            "training.py::test_initialization",
         ),
     ),
 )

@@ -82,7 +82,7 @@ VISUALIZE = tuple(
             "heads in the order of the model",
             "weights[0, head]",
             "weights[0, sorted(columns)[list(columns).index(head)]]",
-            "what_is_asked_for_is_shown",
+            "selected_layers_and_heads",
         ),
     )
 )
