@@ -56,9 +56,9 @@ def verify(draft: list[int], q, p, random: Random) -> tuple[int, torch.Tensor]:
         p: (drafts + 1, vocab), the target's: for each drafted token, and for the one after them.
         random: the random numbers of the sequence.
     """
-    for accepted, (token, guess, row) in enumerate(zip(draft, q, p[:-1], strict=True)):
-        if random.random() >= float(row[token] / guess[token]):
-            rest = (row - guess).clamp(min=0)
+    for accepted, (token, q_row, p_row) in enumerate(zip(draft, q, p[:-1], strict=True)):
+        if random.random() >= float(p_row[token] / q_row[token]):
+            rest = (p_row - q_row).clamp(min=0)
             # p and q may differ by rounding alone, and then the rest is all zero.
-            return accepted, torch.where(rest.sum() > 0, rest, row)
+            return accepted, torch.where(rest.sum() > 0, rest, p_row)
     return len(draft), p[-1]

@@ -23,14 +23,14 @@ def run(name: str, *words: str) -> str:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_paged_generation(device):
-    said = run("paged_generation.py", "--device", device)
+    output = run("paged_generation.py", "--device", device)
     # 12 full pages of the prompt are shared; each answer has 3 for 8 prompt and 39 new tokens.
-    assert "16 tokens: 36 used" in said
-    assert "120 with a prompt for every answer, 128 in a contiguous cache" in said
-    different = int(re.search(r"(\d+) different", said).group(1))
+    assert "16 tokens: 36 used" in output
+    assert "120 with a prompt for every answer, 128 in a contiguous cache" in output
+    different = int(re.search(r"(\d+) different", output).group(1))
     assert different == 8
-    assert "equal" in said and "DIFFERENT" not in said
-    assert "kept 3 of 5 new tokens" in said
-    assert "192 of 200 tokens found, 8 to compute" in said
-    free, blocks = re.search(r"in the end: (\d+) of (\d+)", said).groups()
+    assert "equal" in output and "DIFFERENT" not in output
+    assert "kept 3 of 5 new tokens" in output
+    assert "192 of 200 tokens found, 8 to compute" in output
+    free, blocks = re.search(r"in the end: (\d+) of (\d+)", output).groups()
     assert free == blocks

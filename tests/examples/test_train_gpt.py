@@ -70,8 +70,8 @@ def test_it_learns(tmp_path, capsys):
     assert found["losses"][0] > 5.4  # log 256 = 5.55
     assert sum(found["losses"][-10:]) / 10 < 3.5
     assert found["held_out_losses"] == [(60, pytest.approx(3.3, abs=0.3))]
-    said = capsys.readouterr().out
-    assert "Before:\nThe " in said and "After:\nThe " in said and "bits per byte" in said
+    output = capsys.readouterr().out
+    assert "Before:\nThe " in output and "After:\nThe " in output and "bits per byte" in output
     assert (tmp_path / "loss.png").stat().st_size > 10_000
 
 
@@ -152,7 +152,7 @@ def test_an_unreadable_checkpoint_is_refused_and_untouched(damage, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"text": "short"}, "the corpus is too short: expected 32 tokens or more"),
         ({"text": "tail"}, "the held-out tenth is too short"),
@@ -169,13 +169,13 @@ def test_an_unreadable_checkpoint_is_refused_and_untouched(damage, tmp_path, cap
         ({"lr": 1e30, "clip": 1e30}, "the loss is nan at step"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(changes, said, tmp_path, capsys):
+def test_wrong_options_are_refused_in_one_line(changes, message, tmp_path, capsys):
     texts = {"short": b"abc", "tail": b"a" * 100, "latin-1": b"\xe9" * 999}
     for name, content in texts.items():
         (tmp_path / name).write_bytes(content)
     if "text" in changes:
         changes = {"text": tmp_path / changes["text"]}
-    assert said in refused(capsys, *words(tmp_path / "out", **changes))
+    assert message in refused(capsys, *words(tmp_path / "out", **changes))
     assert not (tmp_path / "out" / checkpoint.NAME).exists()
 
 

@@ -10,20 +10,20 @@ def test_tokens_are_streamed_and_stop_tokens_end_a_sequence():
     prompts = [[1, 2, 3], [4]]
     whole = [recomputed(model, prompt, 10) for prompt in prompts]
     stop = whole[0][1]
-    heard = []
+    streamed = []
     cache = cache_of(model, 4, 2)
     held = []
 
     def listen(index, token):
-        heard.append((index, token))
+        streamed.append((index, token))
         held.append(cache.pool.num_blocks - cache.pool.num_free)
 
     found = model.generate(prompts, 10, temperature=0, stop=stop, on_token=listen, cache=cache)
     assert found == [tokens[: [*tokens, stop].index(stop) + 1] for tokens in whole]
     assert len(found[0]) == 2 and len(found[1]) > len(found[0])
     for i, tokens in enumerate(found):
-        assert [token for index, token in heard if index == i] == tokens
-    assert heard[0][0] == 0 and heard[1][0] == 1, "side by side, not one after the other"
+        assert [token for index, token in streamed if index == i] == tokens
+    assert streamed[0][0] == 0 and streamed[1][0] == 1, "side by side, not one after the other"
     assert held[0] == 2 and held[-1] == 1, "the sequence that ended gave its page back"
 
 

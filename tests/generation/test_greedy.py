@@ -46,7 +46,7 @@ def a_request(rng):
 @pytest.mark.parametrize("group", range(10))
 def test_greedy_is_recomputation(group):
     """200 random configurations, in a cache that has just the pages that `Request` counts."""
-    said = set()
+    generated = set()
     for seed in range(20 * group, 20 * group + 20):
         rng = Random(seed)
         model, draft, prompts, count, copies, stop = a_request(rng)
@@ -65,8 +65,8 @@ def test_greedy_is_recomputation(group):
         assert found == [tokens for tokens in expected for _ in range(copies)], seed
         assert cache.pool.num_free == cache.pool.num_blocks
         cache.check()
-        said.update(*found)
-    assert len(said) > 25, "tokens that hardly differ prove little"
+        generated.update(*found)
+    assert len(generated) > 25, "tokens that hardly differ prove little"
 
 
 @every_leg

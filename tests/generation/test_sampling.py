@@ -98,21 +98,21 @@ def test_seeds(drafted):
     model = make(max_seq_len=64)
     draft = make(5, dim=8, num_heads=1, max_seq_len=64) if drafted else None
 
-    def say(prompts, **options):
+    def generated(prompts, **options):
         return model.generate(prompts, 8, draft=draft, **options)
 
     prompts = [[1, 2, 3], [4], [5, 6]]
-    both = say(prompts, num_return_sequences=2, seed=3)
-    assert both == say(prompts, num_return_sequences=2, seed=3)
-    assert both != say(prompts, num_return_sequences=2, seed=4)
+    both = generated(prompts, num_return_sequences=2, seed=3)
+    assert both == generated(prompts, num_return_sequences=2, seed=3)
+    assert both != generated(prompts, num_return_sequences=2, seed=4)
     assert len(set(map(tuple, both))) == 6
-    assert say(prompts[:1], seed=3) == both[:1]
-    assert say([prompts[0], [9] * 30], num_return_sequences=3, seed=3)[:2] == both[:2]
+    assert generated(prompts[:1], seed=3) == both[:1]
+    assert generated([prompts[0], [9] * 30], num_return_sequences=3, seed=3)[:2] == both[:2]
     torch.manual_seed(0)
-    free = say(prompts)
-    assert say(prompts) != free
+    unseeded = generated(prompts)
+    assert generated(prompts) != unseeded
     torch.manual_seed(0)
-    assert say(prompts) == free
+    assert generated(prompts) == unseeded
 
 
 def test_nan_is_not_sampled():

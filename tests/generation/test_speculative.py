@@ -27,7 +27,7 @@ def test_a_good_draft_saves_steps(monkeypatch):
     assert steps == [[3], [3], [3]]
     steps.clear()
     model.generate([[1, 2, 3]], 3, temperature=0, draft=model, num_draft_tokens=3)
-    assert steps == [[1]], "no guess is worth making that could not be used"
+    assert steps == [[1]], "a draft is no longer than what may be used of it"
 
 
 @pytest.mark.parametrize("window", [0, 3])
@@ -50,9 +50,9 @@ def test_verify_keeps_the_distribution_of_the_target(drafts):
     p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
     rng, first, kept = Random(0), [], []
     for _ in range(4000):
-        guesses = [sample(q[i : i + 1], [rng])[0] for i in range(drafts)]
-        count, row = verify(guesses, q[:drafts], p[: drafts + 1], rng)
-        first.append([*guesses[:count], *sample(row[None], [rng])][0])
+        draft = [sample(q[i : i + 1], [rng])[0] for i in range(drafts)]
+        count, row = verify(draft, q[:drafts], p[: drafts + 1], rng)
+        first.append([*draft[:count], *sample(row[None], [rng])][0])
         kept.append(count)
     check_counts(first, {t: x for t, x in enumerate(p[0].tolist()) if x})
     if drafts:  # Leviathan et al. 2023, theorem 3.5: the overlap of p and q

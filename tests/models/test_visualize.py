@@ -99,9 +99,9 @@ def test_a_map_for_every_layer_and_head(tmp_path):
     for axes, weights in zip(panels, expected, strict=True):
         shown = torch.as_tensor(axes.images[0].get_array().data)
         torch.testing.assert_close(shown, weights.float())
-    said = [[label.get_text() for label in axes.get_yticklabels()] for axes in panels]
-    assert said[0] == said[4] == ["t", "o", "␣", "b", "e", "\\n"]
-    assert said[1] == said[2] == []
+    labels = [[label.get_text() for label in axes.get_yticklabels()] for axes in panels]
+    assert labels[0] == labels[4] == ["t", "o", "␣", "b", "e", "\\n"]
+    assert labels[1] == labels[2] == []
     assert [axes.get_title() for axes in panels[:4]] == [f"head {i}" for i in range(4)]
     assert [panels[i].get_ylabel() for i in (0, 4)] == ["layer 0", "layer 1"]
     assert_drawn(tmp_path / "maps.png")
@@ -152,7 +152,7 @@ def test_positional_encoding(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda v, m: v.attention_maps(m, [1, 2], layers=[2]), "layers: .* 0 to 1, got \\[2\\]"),
         (lambda v, m: v.attention_maps(m, [1, 2], heads=[]), "heads: .* 0 to 3, got \\[\\]"),
@@ -165,8 +165,8 @@ def test_positional_encoding(tmp_path):
         (lambda v, m: v.positional_encoding(4, 7), "dim: expected an even number.*got 7"),
     ],
 )
-def test_errors(call, said):
-    with pytest.raises(ValueError, match=said):
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
         call(fa.visualize, built("gpt")[0])
 
 
