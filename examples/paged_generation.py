@@ -1,9 +1,9 @@
-"""Text generation with a paged cache: what several answers to one prompt have in common is stored
-once, drafts that are rejected are cut off, and a second request finds the prompt again.
+"""Text generation with a paged cache: several answers to one prompt share its pages, rejected
+drafts are truncated, and a second request finds the prompt in the prefix cache.
 
     python examples/paged_generation.py
 
-The model is small and its weights are random: what it says is noise, what it stores is not.
+The model is small and its weights are random, so the text is noise; the use of memory is real.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import nn
 import fused_attention as fa
 
 
-class Attention(nn.Module):
-    """Causal attention that keeps its keys and values in a `fa.PagedKVCache`."""
+class CachedAttention(nn.Module):
+    """Causal attention with its keys and values in a `fa.PagedKVCache`."""
 
     def __init__(self, layer: int, hidden: int, heads: int, kv_heads: int) -> None:
         super().__init__()
@@ -33,27 +33,31 @@ class Attention(nn.Module):
         return self.out(cache.attend(self.layer, q, k, v, step).flatten(1))
 
 
-class Decoder(nn.Module):
-    """A pre-norm transformer over a ragged batch: the tokens of all sequences in a row."""
+class SmallTransformer(nn.Module):
+    """A pre-norm transformer on a ragged batch: the tokens of all sequences end to end."""
 
-    def __init__(self, vocabulary=256, hidden=128, heads=8, kv_heads=2, layers=2, max_len=512):
+    def __init__(self, vocab_size=256, hidden=128, heads=8, kv_heads=2, layers=2, max_len=512):
         super().__init__()
-        self.cache_sizes = (layers, kv_heads, hidden // heads)
-        self.embedding = nn.Embedding(vocabulary, hidden)
+        self.cache_sizes = {
+            "num_layers": layers,
+            "num_kv_heads": kv_heads,
+            "head_dim": hidden // heads,
+        }
+        self.embedding = nn.Embedding(vocab_size, hidden)
         self.position = nn.Embedding(max_len, hidden)
         self.attention = nn.ModuleList(
-            Attention(layer, hidden, heads, kv_heads) for layer in range(layers)
+            CachedAttention(layer, hidden, heads, kv_heads) for layer in range(layers)
         )
         self.mlp = nn.ModuleList(
             nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
             for _ in range(layers)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 * layers + 1))
-        self.head = nn.Linear(hidden, vocabulary, bias=False)
+        self.head = nn.Linear(hidden, vocab_size, bias=False)
 
     @torch.no_grad()
     def forward(self, tokens, cache, step):
-        """(tokens,) -> the logits of each, (tokens, vocabulary)."""
+        """Logits (tokens, vocab_size) of token ids (tokens,)."""
         x = self.embedding(tokens) + self.position(step.positions)
         norms = iter(self.norms)
         for attention, mlp in zip(self.attention, self.mlp, strict=True):
@@ -63,14 +67,14 @@ class Decoder(nn.Module):
 
 
 class Generator:
-    """A model, its cache, and the sequences that are being written."""
+    """Generation from a model with a cache."""
 
-    def __init__(self, model: Decoder, cache: fa.PagedKVCache, seed: int) -> None:
+    def __init__(self, model: SmallTransformer, cache: fa.PagedKVCache, seed: int) -> None:
         self.model, self.cache = model, cache
         self.random = torch.Generator(cache.device).manual_seed(seed)
 
     def feed(self, seqs, tokens: list[list[int]]) -> torch.Tensor:
-        """Add ``tokens[i]`` to ``seqs[i]``; the logits of every one of them."""
+        """Append ``tokens[i]`` to ``seqs[i]``; returns the logits after each token."""
         flat = torch.tensor([t for each in tokens for t in each], device=self.cache.device)
         with self.cache.step(seqs, [len(each) for each in tokens]) as step:
             return self.model(flat, self.cache, step)
@@ -79,29 +83,29 @@ class Generator:
         return torch.multinomial(logits.softmax(-1), 1, generator=self.random).flatten().tolist()
 
     def answers(self, prompt: list[int], count: int, length: int):
-        """``count`` sampled continuations of one prompt, which is computed and stored once."""
+        """Sample ``count`` continuations of one prompt, which is computed and stored once."""
         first = self.cache.new(prompt)
         last = self.feed([first], [prompt[first.length :]])[-1:]
         seqs = [first, *(self.cache.fork(first) for _ in range(count - 1))]
-        texts = [[token] for token in self.sample(last.expand(count, -1))]
+        sequences = [[token] for token in self.sample(last.expand(count, -1))]
         for _ in range(length - 1):
-            logits = self.feed(seqs, [text[-1:] for text in texts])
-            for text, token in zip(texts, self.sample(logits), strict=True):
-                text.append(token)
-        return seqs, texts
+            logits = self.feed(seqs, [tokens[-1:] for tokens in sequences])
+            for tokens, token in zip(sequences, self.sample(logits), strict=True):
+                tokens.append(token)
+        return seqs, sequences
 
     def speculate(self, seq, last: int, draft: list[int]) -> list[int]:
-        """Check a draft of the greedy continuation of ``last`` in one step.
+        """Verify a draft of the greedy continuation of ``last`` in one step.
 
-        Returns the tokens that follow: those of the draft that are right, and one more.
+        Returns the accepted tokens of the draft, and the one that follows them.
         """
         length = seq.length
         best = self.feed([seq], [[last, *draft]]).argmax(-1).tolist()
-        right = 0
-        while right < len(draft) and draft[right] == best[right]:
-            right += 1
-        self.cache.truncate(seq, length + 1 + right)
-        return best[: right + 1]
+        accepted = 0
+        while accepted < len(draft) and draft[accepted] == best[accepted]:
+            accepted += 1
+        self.cache.truncate(seq, length + 1 + accepted)
+        return best[: accepted + 1]
 
 
 def main() -> None:
@@ -115,9 +119,9 @@ def main() -> None:
 
     torch.manual_seed(0)
     longest = args.prompt + args.length + 16
-    model = Decoder(max_len=longest).to(args.device)
+    model = SmallTransformer(max_len=longest).to(args.device)
     cache = fa.PagedKVCache(
-        *model.cache_sizes,
+        **model.cache_sizes,
         num_blocks=-(-longest // args.page_size) * (args.answers + 2),
         page_size=args.page_size,
         dtype=torch.float32,
@@ -130,9 +134,9 @@ def main() -> None:
     prompt = torch.randint(256, (args.prompt,)).tolist()
 
     started = time.perf_counter()
-    seqs, texts = generator.answers(prompt, args.answers, args.length)
+    seqs, sequences = generator.answers(prompt, args.answers, args.length)
     seconds = time.perf_counter() - started
-    different = len(set(map(tuple, texts)))
+    different = len(set(map(tuple, sequences)))
     print(f"{args.answers} answers of {args.length} tokens to a prompt of {args.prompt}:")
     print(f"  {args.answers * args.length / seconds:,.0f} tokens/s, {different} different")
     report(cache, seqs)
@@ -140,7 +144,7 @@ def main() -> None:
     for seq in seqs[1:]:
         cache.free(seq)
     print("\nspeculation, a draft of 4 tokens of which 2 are right:")
-    check_speculation(generator, seqs[0], texts[0][-1])
+    check_speculation(generator, seqs[0], sequences[0][-1])
     cache.free(seqs[0])
 
     print("\nthe same prompt again, after all answers are gone:")
@@ -153,7 +157,7 @@ def main() -> None:
 
 
 def report(cache: fa.PagedKVCache, seqs) -> None:
-    """Blocks in use, beside those of a cache that has a copy of everything for every sequence."""
+    """Print the blocks in use, and how many they would be if sequences shared nothing."""
     used = cache.pool.num_blocks - cache.pool.num_free
     pages = sum(-(-seq.length // cache.page_size) for seq in seqs)
     room = len(seqs) * -(-cache.max_seq_len // cache.page_size)
@@ -162,15 +166,16 @@ def report(cache: fa.PagedKVCache, seqs) -> None:
 
 
 def check_speculation(generator: Generator, seq, last: int) -> None:
+    """Print whether speculation finds the tokens that decoding one by one does."""
     cache = generator.cache
     plain, trial, token, greedy = cache.fork(seq), cache.fork(seq), last, []
     for _ in range(3):
         token = generator.feed([plain], [[token]])[-1].argmax().item()
         greedy.append(token)
     wrong = (greedy[2] + 1) % 256
-    told = generator.speculate(trial, last, [*greedy[:2], wrong, wrong])
+    found = generator.speculate(trial, last, [*greedy[:2], wrong, wrong])
     print(
-        f"  one by one {greedy}, speculating {told}: {'equal' if told == greedy else 'DIFFERENT'}"
+        f"  one by one {greedy}, speculating {found}: {'equal' if found == greedy else 'DIFFERENT'}"
     )
     print(f"  kept {trial.length - seq.length} of 5 new tokens in the cache")
     cache.free(plain)

@@ -1,10 +1,10 @@
-"""Train a small GPT on real text, on a laptop, from one command; interrupted, it resumes exactly.
+"""Train a small GPT on real text on a laptop; an interrupted run resumes exactly.
 
     python examples/train_gpt.py                       # the help texts of Python, byte by byte
     python examples/train_gpt.py --text novel.txt --bpe 1024
     torchrun --nproc-per-node 2 examples/train_gpt.py  # the same batches, shared by two processes
 
-The folder --out holds the checkpoint, and in the end the loss curve.  The same command goes on
+The folder --out holds the checkpoint, and at the end the loss curve.  The same command resumes
 from there: on a CPU to the same bits as a run that was never interrupted.
 """
 
@@ -28,42 +28,44 @@ INTERRUPTED = 130
 
 
 def run(recipe: Recipe, text: str, out: Path, save_every: int, group: Processes) -> Training:
-    """Trains to the last step, from the checkpoint in ``out`` if there is one."""
-    follower = progress.Follower(group.first)
+    """Train to the last step, from the checkpoint in ``out`` if there is one."""
+    display = progress.Display(group.first)
     training = Training(recipe, text, out / checkpoint.NAME, group)
-    follower.say(
+    display.say(
         f"{sum(p.numel() for p in training.model.parameters()):,} parameters, "
         f"{len(training.train.tokens):,} tokens to learn from, {group.count} x {group.device}"
     )
     if training.step:
-        follower.say(f"resuming after step {training.step:,}")
+        display.say(f"resuming after step {training.step:,}")
     elif group.first:
-        follower.say(f"\nBefore:\n{training.sample()}\n")
+        display.say(f"\nBefore:\n{training.sample()}\n")
     since, seen = time.perf_counter(), training.step
-    for step in follower.steps(training.step + 1, recipe.steps):
-        follower.trained(training.update())
+    for step in display.steps(training.step + 1, recipe.steps):
+        display.trained(training.update())
         if step == recipe.steps or step % recipe.eval_every == 0:
             rate = (step - seen) * recipe.batch * recipe.context / (time.perf_counter() - since)
-            follower.evaluated(step, training.losses[-1], training.evaluate(), rate)
+            display.evaluated(step, training.losses[-1], training.evaluate(), rate)
             since, seen = time.perf_counter(), step
         if step == recipe.steps or step % save_every == 0:
             training.save()
     if group.first:
-        conclude(training, out, follower)
+        conclude(training, out, display)
     return training
 
 
-def conclude(training: Training, out: Path, follower: progress.Follower) -> None:
+def conclude(training: Training, out: Path, display: progress.Display) -> None:
+    """Draw the loss curve, and print samples and losses of the trained model."""
     recipe, loss = training.recipe, training.held_out_losses[-1][1]
     bits = loss / math.log(2) / training.bytes_per_token
     caption = f"{recipe.layers} layers of {recipe.dim}, {recipe.batch} x {recipe.context} tokens"
     progress.draw(out / "loss.png", training.losses, training.held_out_losses, caption)
-    follower.say(f"\nAfter:\n{training.sample()}\n")
-    follower.say(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte")
-    follower.say(f"loss curve: {out / 'loss.png'}")
+    display.say(f"\nAfter:\n{training.sample()}\n")
+    display.say(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte")
+    display.say(f"loss curve: {out / 'loss.png'}")
 
 
 def arguments(words: list[str]) -> tuple[argparse.Namespace, Recipe]:
+    """The command line: options of the run itself, and the recipe, one option per field."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -88,7 +90,7 @@ def main(words: list[str]) -> int:
         text = corpus.read(given.text)
         given.out.mkdir(parents=True, exist_ok=True)
         with processes(given.device) as group:
-            first = checkpoint.alone(given.out) if group.first else contextlib.nullcontext()
+            first = checkpoint.lock(given.out) if group.first else contextlib.nullcontext()
             with first:
                 run(recipe, text, given.out, given.save_every, group)
     except Refused as error:

@@ -1,4 +1,4 @@
-"""A model in evaluation mode for a while."""
+"""Evaluation mode as a context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout and its like are off meanwhile; every module is then as it was."""
+    """Put the model in evaluation mode, and every module back in its own mode at the end."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

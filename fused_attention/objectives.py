@@ -1,10 +1,10 @@
-"""What models are trained on: a collator that makes batches of sequences, a loss that takes them.
+"""Training objectives: collators, which make batches of sequences, and losses, which take them.
 
     batch = collate(sequences)          # lists or tensors of token ids, each of its own length
     loss = next_token_loss(model, **batch)
 
-Collators draw from a generator of their own, seeded once: the same seed and the same sequences in
-the same order give the same batches.  Losses never hold the logits: `linear_cross_entropy`.
+Each collator has a random generator of its own: the same seed and the same sequences in the same
+order give the same batches.  Losses use `linear_cross_entropy`, which never holds the logits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ IGNORED = -100
 
 
 def next_token_loss(model, input_ids, labels, memory=None):
-    """Mean loss of a `GPT`; of a `TransformerXL`, given a memory or (), (loss, new memory)."""
+    """Mean loss of a `GPT`.
+
+    With a memory, () for the first segment: (loss, new memory) of a `TransformerXL`.
+    """
     if memory is None:
         return linear_cross_entropy(model.hidden(input_ids), model.output_weight, labels)
     hidden, memory = model.hidden(input_ids, memory)
@@ -28,7 +31,7 @@ def next_token_loss(model, input_ids, labels, memory=None):
 
 
 def masked_token_loss(model, input_ids, labels, key_padding=None, token_type_ids=None):
-    """Mean loss of a `BERT` with its mlm_head, at the labelled tokens; no other is projected."""
+    """Mean loss of a `BERT` with mlm_head at the labeled tokens, the only ones it projects."""
     hidden = model(input_ids, token_type_ids, key_padding)
     chosen = labels != IGNORED
     head = model.part("mlm_head")
@@ -44,7 +47,7 @@ def span_corruption_loss(model, source_ids, target_ids, labels, key_padding=None
 
 @dataclass
 class NextToken:
-    """input_ids and, one token on, labels; padded on the right, where causal models do not look."""
+    """input_ids, and labels one token ahead; padded on the right, which a causal mask hides."""
 
     pad_id: int = 0
 
@@ -58,9 +61,10 @@ class NextToken:
 
 @dataclass
 class MaskedTokens:
-    """Devlin et al. 2018, section 3.1: predict 15 % of the tokens, one of a sequence at least.
+    """Masked language modeling, Devlin et al. 2018, section 3.1.
 
-    Of those 80 % become mask_id, 10 % a random token, 10 % stay; special_ids are never chosen.
+    15 % of the tokens of a sequence, at least one, are predicted.  Of those 80 % become mask_id,
+    10 % a random token, and 10 % stay as they are.  special_ids are never chosen.
     """
 
     mask_id: int
@@ -98,11 +102,11 @@ class MaskedTokens:
 
 @dataclass
 class SpanCorruption:
-    """Raffel et al. 2020, section 3.1.4: 15 % of the tokens, in spans of 3 on average, are lost.
+    """Span corruption, Raffel et al. 2020, section 3.1.4.
 
-    In the source a sentinel stands for each span; the target gives each sentinel and its span, and
-    a last sentinel.  As in T5, sentinels count down from ``sentinel``, and a sequence starts with
-    what is kept and ends with what is lost.
+    15 % of the tokens, in spans of 3 on average, are removed.  In the source one sentinel replaces
+    each span; the target is each sentinel and its span, and a last sentinel.  As in T5, sentinels
+    count down from ``sentinel``, and a sequence starts with kept tokens and ends with a span.
     """
 
     sentinel: int
@@ -142,7 +146,7 @@ class SpanCorruption:
         return torch.cat(source), torch.cat([*target, torch.tensor([self.sentinel - spans])])
 
     def _parts(self, total: int, count: int) -> list[int]:
-        """``total`` in ``count`` positive parts, every division equally likely."""
+        """Split ``total`` into ``count`` positive parts; every split is equally likely."""
         cuts = torch.randperm(total - 1, generator=self.generator)[: count - 1].sort().values + 1
         return torch.diff(cuts, prepend=torch.tensor([0]), append=torch.tensor([total])).tolist()
 

@@ -1,7 +1,7 @@
-"""Pictures of what a model looks at, and of how positions are told apart.
+"""Pictures of attention weights, and of sinusoidal positions.
 
-Fused kernels never hold the attention weights, so these are computed again by the reference path,
-from the very queries, keys and variants that the model's attention was given.
+Fused kernels never hold the attention weights, so the reference computes them again from the
+inputs of the model's attention, which hooks record.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ import torch
 
 from . import reference
 from .evaluation import evaluating
-from .models.backends import Core
+from .models.backends import AttentionCore
 from .models.positions import sinusoids
 
-FEW_TOKENS = 32  # as many are written out beside a map
-PANEL, TOKEN = 1.7, 0.12  # inches: the least of a panel, and of a token that is written out
-COLOURS = "magma_r"  # as it darkens, so does its grey
+MAX_LABELS = 32  # with more tokens, a map has no labels
+PANEL, LABEL = 1.7, 0.12  # inches: the smallest panel, and the room for a label
+COLORS = "magma_r"  # darkens evenly, so that it also prints in gray
 BYTES = 256
 
 
 @torch.no_grad()
 def attention_weights(model, *inputs, **options) -> dict[str, torch.Tensor]:
-    """The weights of every attention of a model, called as ``model(*inputs, **options)``.
+    """The weights of every attention layer in a call ``model(*inputs, **options)``.
 
-    Returns (batch, heads, seqlen_q, seqlen_k) by the name of the attention's module, in the order
-    of the calls.  Dropout is off meanwhile.
+    Returns (batch, heads, seqlen_q, seqlen_k) by the name of the layer, in the order of the calls.
+    The model is in evaluation mode meanwhile.
     """
     found: dict[str, torch.Tensor] = {}
 
-    def look(name, core, given) -> None:
-        found[name] = reference.attention(*given, return_weights=True).weights
+    def record(name, core, inputs) -> None:
+        q, k, v, variants = inputs
+        found[name] = reference.attention(q, k, v, variants, return_weights=True).weights
 
     with evaluating(model), contextlib.ExitStack() as undo:
         for name, module in model.named_modules():
-            if isinstance(module, Core):
-                hook = partial(look, name.removesuffix(".core"))
+            if isinstance(module, AttentionCore):
+                hook = partial(record, name.removesuffix(".core"))
                 undo.callback(module.register_forward_pre_hook(hook).remove)
         model(*inputs, **options)
     if not found:
@@ -62,20 +63,20 @@ def attention_maps(
         model: one of `fused_attention.models`, whatever its ``attention``.
         text_or_tokens: text, if the model's tokens are bytes or ``encode`` is given; token ids,
             a list or a tensor (seqlen,) or (1, seqlen); images (1, ...) for `ViT`; or a tuple of
-            what the model is called with, such as (source_ids, target_ids).
-        path: where to write the picture, its format by the suffix.
-        encode: text to token ids.
-        labels: what to write for each token where they are few, up to 32; the characters of a text
-            of bytes, or the token ids, by default.
-        layers, heads: indices of those to show, in that order; all by default.
+            the model's arguments, such as (source_ids, target_ids).
+        path: file to write the picture to; its suffix is the format.
+        encode: from text to token ids.
+        labels: of the tokens, shown for up to 32 of them; by default the characters of a text of
+            bytes, or the token ids.
+        layers, heads: indices of those to show, in this order; all by default.
 
-    Returns the matplotlib figure.  Colours grow with the square root of a weight, so that small
-    ones are seen.
+    Returns the matplotlib figure.  Colors follow the square root of the weights, so that small
+    weights are visible.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError, TypeError: text without ``encode`` for other tokens than bytes, a batch of more
-            than one, layers or heads that are not there, and what the model raises.
+        ValueError, TypeError: text without ``encode`` for tokens that are not bytes, a batch of
+            more than one, layers or heads that do not exist, and the errors of the model.
     """
     figure_type = _figure_type()
     inputs, labels = _inputs(model, text_or_tokens, encode, labels)
@@ -85,8 +86,8 @@ def attention_maps(
     if len(maps[0][1]) != 1:
         raise ValueError(f"text_or_tokens: expected a batch of 1, got {len(maps[0][1])}")
 
-    labelled = labels is not None and len(labels) <= FEW_TOKENS
-    size = max(PANEL, TOKEN * len(labels)) if labelled else PANEL
+    labeled = labels is not None and len(labels) <= MAX_LABELS
+    size = max(PANEL, LABEL * len(labels)) if labeled else PANEL
     figure = figure_type(
         figsize=(size * len(columns) + 1.6, size * len(maps) + 0.9), layout="constrained"
     )
@@ -99,8 +100,8 @@ def attention_maps(
         row[0].set_ylabel(_title(name), fontsize=9)
     for axes, head in zip(panels[0], columns, strict=True):
         axes.set_title(f"head {head}", fontsize=9)
-    if labelled:
-        _write_tokens(panels, labels)
+    if labeled:
+        _label_tokens(panels, labels)
     bar = figure.colorbar(image, ax=panels, shrink=min(1.0, 3 / (size * len(maps))), pad=0.02)
     bar.set_label("attention weight", fontsize=8)
     bar.set_ticks([0, 0.05, 0.2, 0.5, 1])
@@ -141,7 +142,7 @@ def _figure_type():
 
 
 def _inputs(model, given, encode, labels) -> tuple[tuple, Sequence[str] | None]:
-    """What the model is called with, and what is written for each token."""
+    """The arguments of the model, and the labels of the tokens."""
     if isinstance(given, tuple):
         return given, labels
     if isinstance(given, str):
@@ -177,7 +178,7 @@ def _heatmap(axes, weights: torch.Tensor):
     from matplotlib.colors import PowerNorm
 
     shade = PowerNorm(0.5, vmin=0, vmax=1)
-    return axes.imshow(weights.float().cpu().numpy(), COLOURS, norm=shade, interpolation="nearest")
+    return axes.imshow(weights.float().cpu().numpy(), COLORS, norm=shade, interpolation="nearest")
 
 
 def _title(name: str) -> str:
@@ -186,8 +187,8 @@ def _title(name: str) -> str:
     return " ".join(word for word in words if word not in ("blocks", "attention"))
 
 
-def _write_tokens(panels, labels: Sequence[str]) -> None:
-    """At the left and at the bottom, once."""
+def _label_tokens(panels, labels: Sequence[str]) -> None:
+    """Label the left panels' rows and the bottom panels' columns."""
     places, upright = range(len(labels)), max(map(len, labels)) <= 2
     for axes in panels[:, 0]:
         axes.set_yticks(places, labels, fontsize=7)

@@ -210,7 +210,7 @@ def test_double_backward_on_triton(device):
 
 @pytest.mark.parametrize("chunk", [1, 400, 2**18])
 def test_chunks_change_nothing(chunk, monkeypatch):
-    from fused_attention.ops.rotary import torch_backend as rotary_torch
+    from fused_attention.ops.rotary.rotary import torch_backend as rotary_torch
 
     q, k = queries_and_keys()
     tables = fa.rotary_tables(LENGTH, 10)

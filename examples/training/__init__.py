@@ -1,1 +1,1 @@
-"""What `train_gpt.py` is made of, one concern a file."""
+"""The parts of `train_gpt.py`, one concern a file."""

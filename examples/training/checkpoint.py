@@ -1,4 +1,4 @@
-"""One file that holds a run, and that no interruption can leave half written."""
+"""The file that holds a run, written atomically."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NAME = "checkpoint.pt"
 
 
 def save(path: Path, content: dict) -> None:
-    """Replaces the file at once: whoever reads it finds the old content or the new."""
+    """Replace the file atomically: a reader finds the old content or the new, never a mixture."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name survives a power cut too
+    folder = os.open(path.parent, os.O_RDONLY)  # so that the rename survives a power cut
     try:
         os.fsync(folder)
     finally:
@@ -30,7 +30,7 @@ def save(path: Path, content: dict) -> None:
 
 
 def load(path: Path) -> dict | None:
-    """What was saved, on the CPU; None if nothing was.  Refused if it cannot be read."""
+    """The saved content, on the CPU; None without a file.  Raises Refused if it is unreadable."""
     if not path.exists():
         return None
     try:
@@ -44,7 +44,7 @@ def load(path: Path) -> dict | None:
 
 
 def check(path: Path, found: dict, wanted: dict) -> None:
-    """Refused, naming every difference, if a checkpoint is of another configuration."""
+    """Raise Refused, naming every difference, for a checkpoint of another configuration."""
     differences = [
         f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
         for name in sorted({*found, *wanted})
@@ -58,16 +58,16 @@ def check(path: Path, found: dict, wanted: dict) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds the folder against a second run; the system lets go of it however the process ends."""
+def lock(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder; the system unlocks it however the process ends."""
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise Refused(f"--out: {folder} is in use by another run") from None
         yield

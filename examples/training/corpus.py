@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from .errors import Refused, need
+from .errors import Refused, optional_import
 
 HELD_OUT = 0.1
 MOST_EVALUATED = 64
 
 
 def read(path: Path | None) -> str:
-    """A file in UTF-8, or the English text that every CPython carries: the help of its language."""
+    """A file in UTF-8, or the text in every CPython: the help topics of the Python language."""
     if path is None:
         from pydoc_data.topics import topics
 
@@ -27,13 +27,14 @@ def read(path: Path | None) -> str:
 
 
 def digest(text: str) -> str:
+    """A short hash, by which a checkpoint knows its corpus."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Bytes:
-    """A token is a byte of UTF-8."""
+    """Tokenizer whose tokens are the bytes of UTF-8."""
 
-    vocabulary = 256
+    vocab_size = 256
     stored = None
 
     def encode(self, text: str) -> list[int]:
@@ -44,50 +45,50 @@ class Bytes:
 
 
 class BPE:
-    """Byte pairs, as learnt by `learn_bpe`; ``stored`` is all of it as JSON."""
+    """Byte-pair tokenizer; ``stored`` is all of it as JSON, as `learn_bpe` returns."""
 
     def __init__(self, stored: str) -> None:
         self.stored = stored
-        self._codec = need("tokenizers", "--bpe").Tokenizer.from_str(stored)
-        self.vocabulary = self._codec.get_vocab_size()
+        self._tokenizer = optional_import("tokenizers", "--bpe").Tokenizer.from_str(stored)
+        self.vocab_size = self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        return self._codec.encode(text).ids
+        return self._tokenizer.encode(text).ids
 
     def decode(self, tokens: list[int]) -> str:
-        return self._codec.decode(tokens)
+        return self._tokenizer.decode(tokens)
 
 
-def learn_bpe(text: str, vocabulary: int) -> str:
-    """The byte pairs of a text, for `BPE`: 256 bytes and what is frequent, up to a vocabulary."""
-    tokenizers = need("tokenizers", "--bpe")
-    codec = tokenizers.Tokenizer(tokenizers.models.BPE())
-    codec.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    codec.decoder = tokenizers.decoders.ByteLevel()
+def learn_bpe(text: str, vocab_size: int) -> str:
+    """A byte-pair tokenizer trained on a text, for `BPE`; the vocabulary includes 256 bytes."""
+    tokenizers = optional_import("tokenizers", "--bpe")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    codec.train_from_iterator([text], trainer)
-    return codec.to_str()
+    tokenizer.train_from_iterator([text], trainer)
+    return tokenizer.to_str()
 
 
 def split(text: str) -> tuple[str, str]:
-    """What is trained on, and the last tenth, which is not."""
+    """The text to train on, and the last tenth, which is held out."""
     cut = int(len(text) * (1 - HELD_OUT))
     return text[:cut], text[cut:]
 
 
 class Windows:
-    """Every ``length`` tokens and the one after; each epoch a new start and a new order.
+    """Windows of ``length + 1`` tokens, in each epoch from a new offset and in a new order.
 
-    A batch depends on its number and the seed alone: to know the step is to know the place.
+    A batch depends on its number and the seed alone, so that resuming needs only the step.
     """
 
     def __init__(self, tokens: list[int], length: int, seed: int, what: str) -> None:
         self.tokens, self.length, self.seed = torch.tensor(tokens), length, seed
-        self.count = (len(tokens) - length) // length  # whatever the start
+        self.count = (len(tokens) - length) // length  # at any offset
         if self.count < 1:
             raise Refused(
                 f"{what} is too short: expected {2 * length} tokens or more for a context of "
@@ -96,11 +97,11 @@ class Windows:
         self.order = lru_cache(maxsize=2)(self._order)
 
     def batch(self, number: int, size: int) -> torch.Tensor:
-        """Batch ``number``: (size, length + 1)."""
+        """Batch ``number``, (size, length + 1)."""
         return torch.stack([self._window(i) for i in range(number * size, (number + 1) * size)])
 
     def spread(self) -> torch.Tensor:
-        """MOST_EVALUATED windows or fewer, evenly spread, the same each time."""
+        """At most MOST_EVALUATED windows, evenly spread and always the same, for evaluation."""
         step = -(-self.count // MOST_EVALUATED)
         return torch.stack([self._at(i * self.length) for i in range(0, self.count, step)])
 

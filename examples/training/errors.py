@@ -1,4 +1,4 @@
-"""What can go wrong before anything is trained, and what is said about it."""
+"""Errors with a message for the user."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class Refused(Exception):
     """A run that cannot go on; the message says why in one line."""
 
 
-def need(module: str, what: str):
-    """An optional dependency; Refused if it is missing."""
+def optional_import(module: str, what: str):
+    """Import a module that ``what`` needs; raises Refused if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as `torchrun` started."""
+"""Data parallelism: one process, or as many as `torchrun` started."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Processes:
+    """This process, and how many train together."""
+
     rank: int
     count: int
     device: torch.device
@@ -24,18 +26,19 @@ class Processes:
         return self.rank == 0
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over the processes."""
+        """The module with gradients averaged over the processes."""
         if self.count == 1:
             return module
         return DistributedDataParallel(module, broadcast_buffers=False)  # they are constants
 
     def mean(self, value: torch.Tensor) -> float:
+        """Over the processes."""
         if self.count > 1:
             dist.all_reduce(value)
         return value.item() / self.count
 
     def from_first(self, value):
-        """What the first process has, in all of them."""
+        """The value of the first process, in all of them."""
         if self.count == 1:
             return value
         box = [value]
@@ -45,7 +48,7 @@ class Processes:
 
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """By the variables of the environment that `torchrun` sets: NCCL on CUDA, gloo elsewhere."""
+    """Set up by the environment variables of `torchrun`; NCCL on CUDA, gloo elsewhere."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     count = int(os.environ.get("WORLD_SIZE", 1))

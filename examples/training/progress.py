@@ -1,25 +1,25 @@
-"""What a run shows while it goes on, and the picture it leaves."""
+"""The progress of a run on the terminal, and its loss curve."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import need
+from .errors import optional_import
 
 
-class Follower:
-    """A bar on a terminal, a line for each evaluation everywhere else; silent in all but one."""
+class Display:
+    """A progress bar on a terminal, else a line per evaluation; nothing unless ``shown``."""
 
     def __init__(self, shown: bool) -> None:
-        self.out = need("rich.console", "the progress bar").Console(
+        self.out = optional_import("rich.console", "the progress bar").Console(
             highlight=False, quiet=not shown
         )
-        self.said = ""
+        self.status = ""
 
     def steps(self, first: int, last: int) -> Iterator[int]:
-        """The steps from first to last, followed."""
-        progress = need("rich.progress", "the progress bar")
+        """Iterate over the steps from first to last, with the progress bar."""
+        progress = optional_import("rich.progress", "the progress bar")
         columns = (
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
@@ -32,25 +32,25 @@ class Follower:
             task = bar.add_task("training", total=last, completed=first - 1)
             for step in range(first, last + 1):
                 yield step
-                bar.update(task, advance=1, description=self.said)
+                bar.update(task, advance=1, description=self.status)
 
     def trained(self, loss: float) -> None:
-        held_out = self.said.partition(", ")[2]
-        self.said = f"loss {loss:.3f}" + (f", {held_out}" if held_out else "")
+        held_out = self.status.partition(", ")[2]
+        self.status = f"loss {loss:.3f}" + (f", {held_out}" if held_out else "")
 
     def evaluated(self, step: int, loss: float, held_out: float, rate: float) -> None:
-        self.said = f"loss {loss:.3f}, held out {held_out:.3f}"
-        self.say(f"step {step:>6,}  {self.said}  {rate:,.0f} tokens/s")
+        self.status = f"loss {loss:.3f}, held out {held_out:.3f}"
+        self.say(f"step {step:>6,}  {self.status}  {rate:,.0f} tokens/s")
 
     def say(self, text: str) -> None:
-        """A model that knows nothing yet writes control characters too: those are replaced."""
+        """Print text; control characters, which an untrained model writes, are replaced."""
         shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
         self.out.print(shown, markup=False, soft_wrap=True)
 
 
 def draw(path: Path, losses: list[float], held_out: list[tuple[int, float]], caption: str) -> None:
-    """The loss curve: every step grey, their running mean, and what was held out."""
-    need("matplotlib", "the loss curve")
+    """Draw the loss curve: each step in gray, the running mean, and the held-out loss."""
+    optional_import("matplotlib", "the loss curve")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -72,7 +72,7 @@ def draw(path: Path, losses: list[float], held_out: list[tuple[int, float]], cap
 
 
 def running_mean(values: list[float], weight: float = 0.05) -> list[float]:
-    """Exponential, without the bias of its first values."""
+    """Exponential moving average, corrected for the bias of the first values."""
     means, mean, total = [], 0.0, 0.0
     for value in values:
         mean, total = mean + weight * (value - mean), total + weight * (1 - total)

@@ -1,4 +1,4 @@
-"""All the choices of a run, with defaults for two cores of a laptop."""
+"""The hyperparameters of a run, with defaults for two cores of a laptop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ LEAST = {"steps": 1, "batch": 1, "accumulate": 1, "warmup": 0, "eval_every": 1, 
 
 
 def option(default, text: str):
+    """A field with its help on the command line."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what is learnt: a checkpoint of another recipe is refused."""
+    """All that determines the trained model; a checkpoint of another recipe is refused."""
 
     bpe: int = option(0, "size of a vocabulary of byte pairs; 0: a token is a byte")
     context: int = option(256, "tokens a prediction can see")
@@ -49,9 +50,9 @@ class Recipe:
         if self.autocast not in ("none", "bfloat16"):
             raise Refused(f"--autocast: expected none or bfloat16, got {self.autocast!r}")
 
-    def config(self, vocabulary: int) -> Config:
+    def config(self, vocab_size: int) -> Config:
         return Config(
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
             max_seq_len=self.context,
             num_layers=self.layers,
             dim=self.dim,

@@ -1,4 +1,4 @@
-"""A run: one update after another, each a function of the state and its number."""
+"""A training run: its state, updates, evaluation and samples."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ RULE = "-" * 40
 
 
 class Objective(nn.Module):
-    """Windows of tokens to their mean loss: what the gradients of all processes are averaged of."""
+    """The mean loss as a module, whose gradients DDP can average over the processes."""
 
     def __init__(self, model: GPT, autocast: str) -> None:
         super().__init__()
         self.model, self.autocast = model, autocast == "bfloat16"
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """(batch, context + 1) to a scalar."""
+        """The loss, a scalar, of windows of tokens (batch, context + 1)."""
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.autocast):
             return next_token_loss(self.model, windows[:, :-1], windows[:, 1:])
 
 
 class Training:
-    """A model, its optimiser, and where they are: everything a checkpoint holds.
+    """A model, its optimizer, and the number of steps done: the content of a checkpoint.
 
-    The learning rate, the batch and the random numbers of a step follow from its number and the
-    seed, so that the number of steps done is all there is to know of schedule, data and RNG.
+    The learning rate, the batch and the random numbers of a step are functions of its number and
+    the seed, so that a checkpoint needs no state of schedule, data or random generators.
     """
 
     def __init__(self, recipe: Recipe, text: str, path: Path, group: Processes) -> None:
@@ -58,23 +58,23 @@ class Training:
         self._read(text, found)
         self.model = self._model().to(group.device)
         self.objective = group.parallel(Objective(self.model, recipe.autocast))
-        self.optimiser = adamw(self.model, recipe)
+        self.optimizer = adamw(self.model, recipe)
         self.step, self.losses, self.held_out_losses = 0, [], []
         if found is not None:
             self._restore(found)
 
     def _read(self, text: str, found: dict | None) -> None:
-        """Tokens, by the byte pairs of the checkpoint or new ones."""
+        """Tokenize the text, with the byte pairs of the checkpoint if there is one."""
         recipe, (train, held_out) = self.recipe, corpus.split(text)
         if recipe.bpe:
             known = found and found["byte_pairs"]
             if not known and self.group.first:
                 known = corpus.learn_bpe(train, recipe.bpe)
-            self.codec = corpus.BPE(self.group.from_first(known))
+            self.tokenizer = corpus.BPE(self.group.from_first(known))
         else:
-            self.codec = corpus.Bytes()
+            self.tokenizer = corpus.Bytes()
         windows = {
-            what: corpus.Windows(self.codec.encode(part), recipe.context, recipe.seed, what)
+            what: corpus.Windows(self.tokenizer.encode(part), recipe.context, recipe.seed, what)
             for what, part in (("the corpus", train), ("the held-out tenth", held_out))
         }
         self.train, self.held_out = windows.values()
@@ -83,14 +83,14 @@ class Training:
     def _model(self) -> GPT:
         torch.manual_seed(self.recipe.seed)
         try:
-            config = self.recipe.config(self.codec.vocabulary)
+            config = self.recipe.config(self.tokenizer.vocab_size)
             return GPT(config, attention=self.recipe.attention)
         except ValueError as error:
             raise Refused(str(error)) from error
 
     def _restore(self, found: dict) -> None:
         self.model.load_state_dict(found["model"])
-        self.optimiser.load_state_dict(found["optimiser"])
+        self.optimizer.load_state_dict(found["optimizer"])
         self.step, self.losses = found["step"], found["losses"]
         self.held_out_losses = found["held_out_losses"]
 
@@ -98,9 +98,9 @@ class Training:
         if self.group.first:
             content = {
                 "configuration": self.configuration,
-                "byte_pairs": self.codec.stored,
+                "byte_pairs": self.tokenizer.stored,
                 "model": self.model.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "losses": self.losses,
                 "held_out_losses": self.held_out_losses,
@@ -108,7 +108,7 @@ class Training:
             checkpoint.save(self.path, content)
 
     def update(self) -> float:
-        """One step; returns its loss over the whole batch."""
+        """Take one step; returns its loss over the whole batch."""
         recipe, group = self.recipe, self.group
         random_numbers = random.Random(f"{recipe.seed} {self.step} {group.rank}")
         torch.manual_seed(random_numbers.getrandbits(63))
@@ -116,9 +116,9 @@ class Training:
         parts = share.to(group.device).chunk(recipe.accumulate)
         total = torch.zeros((), device=group.device)
         for part in parts:
-            # Gradients travel between processes once, with the last part.
-            alone = group.count > 1 and part is not parts[-1]
-            with self.objective.no_sync() if alone else contextlib.nullcontext():
+            # Gradients are averaged over processes once, with the last part.
+            local = group.count > 1 and part is not parts[-1]
+            with self.objective.no_sync() if local else contextlib.nullcontext():
                 loss = self.objective(part) / recipe.accumulate
                 loss.backward()
             total += loss.detach()
@@ -126,10 +126,10 @@ class Training:
         if not math.isfinite(loss):
             raise Refused(f"the loss is {loss} at step {self.step}; the checkpoint is of earlier")
         nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        for parameters in self.optimiser.param_groups:
+        for parameters in self.optimizer.param_groups:
             parameters["lr"] = recipe.learning_rate(self.step)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.step += 1
         self.losses.append(loss)
         return loss
@@ -146,22 +146,22 @@ class Training:
         return loss
 
     def sample(self) -> str:
-        """What the model makes of PROMPT, each time up to the end of its context."""
-        start, trained = self.codec.encode(PROMPT), self.model.attention
-        self.model.attention = "fused"  # the only one with a cache
-        said = self.model.generate(
-            [start],
-            self.recipe.context - len(start),
+        """SAMPLES continuations of PROMPT, each up to the end of the context."""
+        prompt, attention = self.tokenizer.encode(PROMPT), self.model.attention
+        self.model.attention = "fused"  # the only one that reads a paged cache
+        samples = self.model.generate(
+            [prompt],
+            self.recipe.context - len(prompt),
             temperature=TEMPERATURE,
             num_return_sequences=SAMPLES,
             seed=self.recipe.seed,
         )
-        self.model.attention = trained
-        return f"\n{RULE}\n".join(self.codec.decode(start + tokens) for tokens in said)
+        self.model.attention = attention
+        return f"\n{RULE}\n".join(self.tokenizer.decode(prompt + tokens) for tokens in samples)
 
 
 def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weight decay for matrices and none for vectors, as for GPT-3 (arXiv 2005.14165, B)."""
+    """AdamW with weight decay of matrices alone, as GPT-3 (arXiv 2005.14165, appendix B)."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [

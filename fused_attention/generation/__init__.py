@@ -1,9 +1,6 @@
-"""Text from a language model, token by token, on a paged cache.
+"""Generation from causal language models, token by token, on a paged cache."""
 
-A model has a ``config``, ``embedding``, ``stack.positions``, ``hidden(ids, cache=, step=)`` and
-``logits(hidden)``, as `fused_attention.models.GPT` does.
-"""
-
+from .causal_lm import CausalLM
 from .generate import generate
 
-__all__ = ["generate"]
+__all__ = ["CausalLM", "generate"]

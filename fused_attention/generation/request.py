@@ -1,4 +1,4 @@
-"""What is asked of `generate`: is it possible, and how large a cache does it take?"""
+"""What is asked of `generate`, whether a model can do it, and the size of the cache it takes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ import torch
 
 from ..cache.block_pool import check_int
 from ..cache.paged_kv_cache import PagedKVCache
+from .causal_lm import CausalLM
 
 _PAGE_SIZE = 64
 
 
 @dataclass
 class Request:
-    """Token ids of each prompt, sequences that continue each, new tokens of each, what ends it."""
+    """Which prompts to continue, and how far.
+
+    Args:
+        prompts: token ids of each.
+        copies: sequences that continue each prompt.
+        max_new_tokens: of each sequence.
+        stop: tokens that end a sequence.
+    """
 
     prompts: list[list[int]]
     copies: int
@@ -25,13 +33,13 @@ class Request:
 
     @classmethod
     def of(cls, prompts, copies, max_new_tokens, stop, vocab_size: int) -> Request:
-        """From the arguments of `generate`; raises ValueError or TypeError."""
-        prompts = [tokens_of("prompts", prompt, vocab_size) for prompt in prompts]
+        """Check the arguments of `generate`; raises ValueError or TypeError."""
+        prompts = [to_token_ids("prompts", prompt, vocab_size) for prompt in prompts]
         if not all(prompts):
             raise ValueError(
                 f"prompts: expected a token at least, number {prompts.index([])} is empty"
             )
-        stop = tokens_of("stop", [stop] if isinstance(stop, int) else stop, vocab_size)
+        stop = to_token_ids("stop", [stop] if isinstance(stop, int) else stop, vocab_size)
         check_int("max_new_tokens", max_new_tokens, 1)
         check_int("num_return_sequences", copies, 1)
         return cls(prompts, copies, max_new_tokens, stop)
@@ -42,26 +50,26 @@ class Request:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence."""
+        """Tokens of the longest sequence, prompt included."""
         return max(map(len, self.prompts), default=0) + self.max_new_tokens
 
     def blocks(self, page_size: int) -> int:
-        """Pages that are enough: nothing is stored of a last token."""
+        """Pages that are enough for all sequences; the last token of each is never stored."""
         blocks = 0
         for prompt in self.prompts:
             shared = len(prompt) // page_size
             pages = -(-(len(prompt) + self.max_new_tokens - 1) // page_size)
-            # A page that all continue is copied for each while it still is there.
+            # The last page of the prompt is copied for each sequence, while the original remains.
             blocks += shared + self.copies * (pages - shared) + 1
         return blocks
 
-    def check(self, name: str, model) -> None:
-        """Whether a model can serve it with a cache."""
+    def check(self, name: str, model: CausalLM) -> None:
+        """Check that the model reads a paged cache, and has enough positions."""
         if model.attention != "fused":
             raise NotImplementedError(
                 f"{name}: a paged cache needs attention 'fused', not {model.attention!r}"
             )
-        limit = model.stack.positions.limit
+        limit = model.max_positions
         if limit is not None and self.longest > limit:
             raise ValueError(
                 f"max_new_tokens: the {name} has {limit} positions, expected at most "
@@ -69,14 +77,15 @@ class Request:
                 f"got {self.max_new_tokens}"
             )
 
-    def check_draft(self, draft, model) -> None:
-        """Whether a draft guesses in the model's vocabulary, and has the positions."""
+    def check_draft(self, draft: CausalLM, model: CausalLM) -> None:
+        """Check that a draft has the model's vocabulary, and can serve the request too."""
         ours, theirs = model.config.vocab_size, draft.config.vocab_size
         if theirs != ours:
             raise ValueError(f"draft: expected the model's vocab_size, {ours}, got {theirs}")
         self.check("draft", draft)
 
-    def new_cache(self, model) -> PagedKVCache:
+    def new_cache(self, model: CausalLM) -> PagedKVCache:
+        """A cache of the model with exactly the room that the request needs."""
         return PagedKVCache(
             **_sizes(model),
             num_blocks=self.blocks(_PAGE_SIZE),
@@ -85,8 +94,8 @@ class Request:
             max_seq_len=self.longest,
         )
 
-    def check_cache(self, cache, model) -> None:
-        """Whether a cache is one of the model, and has room."""
+    def check_cache(self, cache: PagedKVCache, model: CausalLM) -> None:
+        """Check that a cache fits the model, and has room."""
         if not isinstance(cache, PagedKVCache):
             raise TypeError(f"cache: expected a PagedKVCache, got {type(cache).__name__}")
         for name, value in _sizes(model).items():
@@ -103,23 +112,22 @@ class Request:
                 raise ValueError(f"cache: expected at least {needed} {name}, got {room}")
 
 
-def _sizes(model) -> dict:
-    """What a cache of a model must agree with."""
-    weight, config = model.embedding.weight, model.config
-    device = weight.device.type
+def _sizes(model: CausalLM) -> dict:
+    """The options of a cache that the model determines."""
+    config, device = model.config, model.device.type
     autocast = torch.is_autocast_enabled(device)
     return {
         "num_layers": config.num_layers,
         "num_kv_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "window": config.window,
-        "dtype": torch.get_autocast_dtype(device) if autocast else weight.dtype,
-        "device": weight.device,
+        "dtype": torch.get_autocast_dtype(device) if autocast else model.dtype,
+        "device": model.device,
     }
 
 
-def tokens_of(name: str, ids, vocab_size: int) -> list[int]:
-    """Token ids as a list: from a list or a tensor of one dimension."""
+def to_token_ids(name: str, ids, vocab_size: int) -> list[int]:
+    """A list of token ids, from a list or a tensor of one dimension."""
     if isinstance(ids, torch.Tensor):
         if ids.ndim != 1 or ids.is_floating_point():
             raise TypeError(f"{name}: expected ints of one dimension, got {ids.dtype} {ids.ndim}-d")

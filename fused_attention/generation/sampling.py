@@ -1,4 +1,4 @@
-"""From logits to the next token, and from a draft to what the target keeps of it."""
+"""From logits to the next token, and from a draft to the tokens of it that the target accepts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 
 
 def distribution(logits, temperature: float, top_k: int | None, top_p: float | None):
-    """Probabilities (rows, vocab), fp64, of what may follow; at temperature 0 of the best alone.
+    """Probabilities (rows, vocab), fp64, of the next token; at temperature 0 one-hot at the argmax.
 
-    ``top_k`` likeliest tokens (Fan et al. 2018, arXiv 1805.04833), of them the fewest that have
-    ``top_p`` together (Holtzman et al. 2019, arXiv 1904.09751); of equals those of lower ids.
+    Keeps the ``top_k`` most likely tokens (Fan et al. 2018, arXiv 1805.04833), and of those the
+    fewest whose probabilities sum to ``top_p`` (Holtzman et al. 2019, arXiv 1904.09751).  Among
+    equally likely tokens the lower ids are kept.
     """
     logits = logits.double()
     if bool(logits.isnan().any()):
@@ -31,28 +32,33 @@ def distribution(logits, temperature: float, top_k: int | None, top_p: float | N
     return torch.zeros_like(p).scatter_(-1, order, p / p.sum(-1, keepdim=True))
 
 
-def pick(p: torch.Tensor, randoms: Sequence[Random]) -> list[int]:
-    """A token of each row of p: where its running sum passes a random number of [0, 1)."""
-    running = p.cumsum(-1)
+def sample(p: torch.Tensor, randoms: Sequence[Random]) -> list[int]:
+    """Sample a token from each row of p: the first whose cumulative probability exceeds u.
+
+    u is uniform on [0, 1), from the row's own random numbers.
+    """
+    cumulative = p.cumsum(-1)
     u = torch.tensor([random.random() for random in randoms], dtype=p.dtype, device=p.device)
-    # Beyond the last token with a probability the quotient is 1, whatever was rounded.
-    return (running / running[:, -1:] <= u[:, None]).sum(-1).tolist()
+    # From the last possible token on the quotient is exactly 1, so u never passes it.
+    return (cumulative / cumulative[:, -1:] <= u[:, None]).sum(-1).tolist()
 
 
 def verify(draft: list[int], q, p, random: Random) -> tuple[int, torch.Tensor]:
-    """How many tokens of a draft to keep, and of what to sample the one that follows.
+    """How many tokens of a draft are accepted, and the weights to sample the one after them from.
 
-    So chosen, every token is distributed as p (Leviathan et al. 2023, arXiv 2211.17192, algorithm
-    1): one is kept with probability min(1, p / q); the first that is not is replaced.
+    Every token is then distributed as p (Leviathan et al. 2023, arXiv 2211.17192, algorithm 1): a
+    drafted token is accepted with probability min(1, p / q); the first rejected one is replaced by
+    a sample of max(0, p - q).
 
     Args:
-        draft: sampled from the rows of q.
+        draft: tokens sampled from the rows of q.
         q: (drafts, vocab), or the rows one by one.
-        p: (drafts + 1, vocab), of the token in place of each draft and after the last.
-        random: of the sequence.
+        p: (drafts + 1, vocab), the target's: for each drafted token, and for the one after them.
+        random: the random numbers of the sequence.
     """
-    for kept, (token, guess, row) in enumerate(zip(draft, q, p[:-1], strict=True)):
-        if random.random() >= float(row[token] / guess[token]):
-            rest = (row - guess).clamp(min=0)
-            return kept, torch.where(rest.sum() > 0, rest, row)  # none is left if only rounded off
+    for accepted, (token, q_row, p_row) in enumerate(zip(draft, q, p[:-1], strict=True)):
+        if random.random() >= float(p_row[token] / q_row[token]):
+            rest = (p_row - q_row).clamp(min=0)
+            # p and q may differ by rounding alone, and then the rest is all zero.
+            return accepted, torch.where(rest.sum() > 0, rest, p_row)
     return len(draft), p[-1]

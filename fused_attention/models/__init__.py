@@ -1,4 +1,4 @@
-"""The transformer and its descendants, thin: one configuration, one block, five models."""
+"""Transformers in little code: five models of one configuration and one block."""
 
 from ..integrations.hugging_face import load
 from .bert import BERT

@@ -1,4 +1,4 @@
-"""Attention in three ways that mean the same: fused, naive, and PyTorch's own."""
+"""Three implementations of the same attention: fused, naive, and PyTorch's."""
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,12 @@ from ..variants.base import Shape
 
 
 def naive(q, k, v, variants, *, dropout_p):
-    """The textbook formula: every score in memory."""
+    """The textbook formula, with all scores in memory."""
     return reference.attention(q, k, v, variants, dropout_p=dropout_p).out
 
 
 def sdpa(q, k, v, variants, *, dropout_p):
-    """``F.scaled_dot_product_attention``: causal by its flag, all else as one mask."""
+    """``F.scaled_dot_product_attention``, with ``is_causal`` if that suffices, else one mask."""
     options = {"dropout_p": dropout_p, "enable_gqa": q.shape[1] != k.shape[1]}
     if [variant.name for variant in variants] == ["causal"] and q.shape[2] == k.shape[2]:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
@@ -27,8 +27,8 @@ def sdpa(q, k, v, variants, *, dropout_p):
 BACKENDS = {"fused": fused, "naive": naive, "sdpa": sdpa}
 
 
-class Core(nn.Module):
-    """q, k, v and variants to output: what the switch switches, and where a hook sees them all.
+class AttentionCore(nn.Module):
+    """The attention of q, k and v by the chosen backend; a module, so that hooks see its inputs.
 
     q: (batch, heads, seqlen_q, head_dim), k and v: (batch, kv_heads, seqlen_k, head_dim).
     """

@@ -1,4 +1,4 @@
-"""What a model is made of: one configuration for all of them."""
+"""Sizes and options of all models, in one configuration."""
 
 from dataclasses import dataclass
 
@@ -19,35 +19,36 @@ class Config:
     """Sizes and options of a model.
 
     Args:
-        dim, num_layers, num_heads: channels, blocks (in an encoder and in a decoder as many), and
-            query heads, a divisor of dim unless head_dim is given.
+        dim: channels.
+        num_layers: blocks; of `Seq2Seq` in the encoder and in the decoder each.
+        num_heads: query heads, a divisor of dim unless head_dim is given.
         head_dim: dim / num_heads by default.
-        num_kv_heads: a divisor of num_heads (Ainslie et al. 2023, arXiv 2305.13245); as many by
-            default.
-        hidden_dim: inside the feed-forward layer; 4 * dim by default.
+        num_kv_heads: a divisor of num_heads (grouped queries, Ainslie et al. 2023, arXiv
+            2305.13245); num_heads by default.
+        hidden_dim: channels inside the feed-forward layer; 4 * dim by default.
         vocab_size: token ids are below it.  `ViT` has none.
-        max_seq_len: length of the position tables; "alibi", "t5" and "none" have no limit.
+        max_seq_len: the longest sequence; "alibi", "t5" and "none" have no limit.
         position: "learned", "sinusoidal", "rotary", "alibi", "t5" or "none", each cited in
             `positions`; "xl" for `TransformerXL` alone.
-        prenorm: normalise what enters a layer (Xiong et al. 2020, arXiv 2002.04745) and the last
-            output; False: every residual sum (Vaswani et al. 2017).
-        norm, norm_eps: "layer" or "rms".
+        prenorm: normalize the input of every layer and the last output (Xiong et al. 2020, arXiv
+            2002.04745); False: every residual sum (post-norm, Vaswani et al. 2017).
+        norm, norm_eps: "layer" or "rms", and its epsilon.
         activation: "gelu" (erf), "gelu_tanh", "relu", or gated "swiglu", "geglu", "geglu_tanh".
         bias: whether projections and LayerNorms have one.
-        tied: the output projection is the embedding (Press and Wolf 2017, arXiv 1608.05859).
-        scale_embeddings: multiply them by sqrt(dim) (Vaswani et al. 2017, section 3.4).
-        embedding_norm: normalise the sum of the embeddings, as BERT does.
-        num_token_types: kinds of segments, as BERT's two sentences.
-        dropout: of what each layer adds to the residual stream.
-        embedding_dropout: of the sum of the embeddings; the same by default.
+        tied: use the embedding as output projection (Press and Wolf 2017, arXiv 1608.05859).
+        scale_embeddings: multiply embeddings by sqrt(dim) (Vaswani et al. 2017, section 3.4).
+        embedding_norm: normalize the sum of the embeddings, as BERT does.
+        num_token_types: kinds of segments, such as BERT's two sentences.
+        dropout: of the output of each layer, before it is added to the residual.
+        embedding_dropout: of the sum of the embeddings; ``dropout`` by default.
         attention_dropout: of the attention weights.
-        window: of a causal stack, how many keys before itself a token sees (Beltagy et al. 2020,
-            arXiv 2004.05150); all of them by default.
+        window: keys before itself that a token of a causal model sees (Beltagy et al. 2020, arXiv
+            2004.05150); all by default.
         rotary_base, rotary_scaling: of "rotary", see `rotary_tables`.
         num_buckets, max_distance: of "t5".
         image_size, patch_size, channels, num_classes: of `ViT`, in pixels; square.
 
-    Raises ValueError for what does not fit together, naming the field.
+    Raises ValueError, naming the field, for options that do not fit together.
     """
 
     dim: int

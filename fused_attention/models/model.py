@@ -1,4 +1,4 @@
-"""What all models share: the attention switch, token embeddings, the output projection."""
+"""Base classes of all models: the attention switch, token embeddings, output projection."""
 
 import math
 
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..ops.checks import check_index_range, check_index_type, readable
-from .backends import BACKENDS, Core
-from .block import Stack
+from .backends import BACKENDS, AttentionCore
 from .config import Config
+from .stack import TransformerStack
 
 
 class Model(nn.Module):
@@ -27,14 +27,14 @@ class Model(nn.Module):
 
     @property
     def attention(self) -> str:
-        return next(m.backend for m in self.modules() if isinstance(m, Core))
+        return next(m.backend for m in self.modules() if isinstance(m, AttentionCore))
 
     @attention.setter
     def attention(self, backend: str) -> None:
         if backend not in BACKENDS:
             raise ValueError(f"attention: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         for module in self.modules():
-            if isinstance(module, Core):
+            if isinstance(module, AttentionCore):
                 module.backend = backend
 
 
@@ -58,8 +58,8 @@ class TokenModel(Model):
         """(..., dim) to (..., vocab_size)."""
         return F.linear(hidden, self.output_weight)
 
-    def embed(self, ids: torch.Tensor, stack: Stack, step=None, name: str = "input_ids"):
-        """The embeddings of ids that fit the stack: (batch, seqlen), or (tokens,) with a step."""
+    def embed(self, ids: torch.Tensor, stack: TransformerStack, step=None, name: str = "input_ids"):
+        """Check ids, (batch, seqlen) or with a step (tokens,), and return their embeddings."""
         shape = "(batch, seqlen)" if step is None else "(tokens,)"
         check_index_type(name, ids)
         check_index_range(name, ids, self.config.vocab_size)
@@ -70,8 +70,8 @@ class TokenModel(Model):
                 f"attention: a paged cache needs 'fused', not {self.attention!r}; "
                 "or recompute without a cache"
             )
-        limit, length = stack.positions.limit, ids.shape[-1]
-        if step is not None:  # a GPU's positions are not waited for: its cache has a max_seq_len
+        limit, length = stack.positions.max_positions, ids.shape[-1]
+        if step is not None:  # on a GPU not read, which would wait: the cache has a max_seq_len
             length = int(step.positions.max()) + 1 if readable(step.positions) else 0
         if limit is not None and length > limit:
             raise ValueError(

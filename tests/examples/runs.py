@@ -1,4 +1,4 @@
-"""Training runs for tests: processes forked from a server that has imported everything."""
+"""Training runs for tests, in this process or forked from a server with all imports done."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ import train_gpt  # noqa: E402
 from training import checkpoint  # noqa: E402
 
 SERVER = multiprocessing.get_context("forkserver")
-# Beside this module, what torch and others import at a first training step and checkpoint.
+# Modules that are imported at the first training step or checkpoint.
 SLOW_IMPORTS = (
-    *("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor"),
-    *("torch.fx.experimental.symbolic_shapes", "pydoc_data.topics", "rich.progress"),
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "torch.fx.experimental.symbolic_shapes",
+    "pydoc_data.topics",
+    "rich.progress",
 )
 SERVER.set_forkserver_preload([*SLOW_IMPORTS, __name__])
 
@@ -35,7 +39,7 @@ def words(out: Path, **changes) -> list[str]:
 
 
 def train(out: Path, **changes) -> dict:
-    """Trains in this process; the checkpoint it leaves."""
+    """Train in this process; returns the checkpoint."""
     assert train_gpt.main(words(out, **changes)) == 0
     return stored(out)
 
@@ -45,7 +49,7 @@ def stored(out: Path) -> dict:
 
 
 def start(out: Path, rank=None, port=None, dtype=torch.float32, **changes):
-    """The same in a process of its own; with a rank, as one of two that `torchrun` starts."""
+    """Train in a process of its own; with a rank, as one of two that `torchrun` starts."""
     place = {} if rank is None else {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
     place = place and {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     process = SERVER.Process(target=_child, args=(words(out, **changes), place, dtype))
@@ -59,7 +63,7 @@ def _child(given: list[str], place: dict, dtype: torch.dtype) -> None:
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
     torch.set_default_dtype(dtype)
-    if dtype == torch.float64:  # which a paged cache cannot hold
+    if dtype == torch.float64:  # a paged cache holds no fp64
         train_gpt.Training.sample = lambda self: ""
     sys.exit(train_gpt.main(given))
 

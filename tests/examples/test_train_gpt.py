@@ -1,6 +1,6 @@
-"""`examples/train_gpt.py`: resumed to the bit, killed at any moment, shared by processes, refused.
+"""`examples/train_gpt.py`: exact resuming, kills at any moment, several processes, errors.
 
-What they were seen to catch stands in `tests/mutation_tables/training.py`.
+Mutations that these tests catch are in `tests/mutation_tables/training.py`.
 """
 
 import random
@@ -15,7 +15,7 @@ KILLS = 20
 
 
 def same(x, y) -> bool:
-    """Equal to the bit, however deep."""
+    """Whether two nested structures have equal bits."""
     if isinstance(x, torch.Tensor):
         return torch.equal(x, y)
     if isinstance(x, dict):
@@ -27,7 +27,7 @@ def same(x, y) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing interrupts, with dropout."""
+    """The checkpoint of an uninterrupted run, with dropout."""
     return train(tmp_path_factory.mktemp("whole"), dropout=0.1)
 
 
@@ -37,7 +37,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_resuming_is_equal_to_the_bit(at, whole, tmp_path, monkeypatch, capsys):
-    """Stopped in the middle of step ``at``, when some updates are in no checkpoint yet."""
+    """Stop in the middle of step ``at``, when the last updates may be in no checkpoint yet."""
     updates = iter(range(at))
     step = torch.optim.AdamW.step
 
@@ -50,7 +50,7 @@ def test_resuming_is_equal_to_the_bit(at, whole, tmp_path, monkeypatch, capsys):
     with pytest.raises(Stopped):
         train(tmp_path, dropout=0.1)
     monkeypatch.undo()
-    torch.manual_seed(99)  # what else draws random numbers does not matter
+    torch.manual_seed(99)  # the state of the global generator does not matter
     capsys.readouterr()
     found = train(tmp_path, dropout=0.1)
     saved = at // 2 * 2
@@ -70,8 +70,8 @@ def test_it_learns(tmp_path, capsys):
     assert found["losses"][0] > 5.4  # log 256 = 5.55
     assert sum(found["losses"][-10:]) / 10 < 3.5
     assert found["held_out_losses"] == [(60, pytest.approx(3.3, abs=0.3))]
-    said = capsys.readouterr().out
-    assert "Before:\nThe " in said and "After:\nThe " in said and "bits per byte" in said
+    output = capsys.readouterr().out
+    assert "Before:\nThe " in output and "After:\nThe " in output and "bits per byte" in output
     assert (tmp_path / "loss.png").stat().st_size > 10_000
 
 
@@ -81,7 +81,7 @@ def test_parts_of_a_batch_add_up(tmp_path):
 
 
 def test_killed_at_random_moments_it_never_leaves_an_unreadable_checkpoint(tmp_path):
-    """SIGKILL 20 times, each a little after a checkpoint was replaced or begun, and in between."""
+    """SIGKILL 20 times, each up to 50 ms after a checkpoint was written."""
     out, moments = tmp_path / "run", random.Random(0)
     path = out / checkpoint.NAME
     options = {"steps": 100_000, "save_every": 1, "eval_every": 100_000}
@@ -102,11 +102,11 @@ def test_killed_at_random_moments_it_never_leaves_an_unreadable_checkpoint(tmp_p
         found = stored(out)
         assert found["step"] == len(found["losses"]) > steps
         steps = found["step"]
-    assert partial > 0  # some of them hit the very writing
+    assert partial > 0  # some kills hit the writing of a checkpoint
 
 
 def test_two_processes_learn_what_one_learns(tmp_path):
-    """In fp64, where rounding cannot hide a gradient that is off; 4 steps, 2 parts each."""
+    """In fp64, where rounding hides no wrong gradient; 4 steps of 2 parts each."""
     options = {"steps": 4, "accumulate": 2, "batch": 8, "dtype": torch.float64}
     port = free_port()
     runs = [start(tmp_path / "two", rank, port, **options) for rank in (0, 1)]
@@ -152,7 +152,7 @@ def test_an_unreadable_checkpoint_is_refused_and_untouched(damage, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"text": "short"}, "the corpus is too short: expected 32 tokens or more"),
         ({"text": "tail"}, "the held-out tenth is too short"),
@@ -169,18 +169,18 @@ def test_an_unreadable_checkpoint_is_refused_and_untouched(damage, tmp_path, cap
         ({"lr": 1e30, "clip": 1e30}, "the loss is nan at step"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(changes, said, tmp_path, capsys):
+def test_wrong_options_are_refused_in_one_line(changes, message, tmp_path, capsys):
     texts = {"short": b"abc", "tail": b"a" * 100, "latin-1": b"\xe9" * 999}
     for name, content in texts.items():
         (tmp_path / name).write_bytes(content)
     if "text" in changes:
         changes = {"text": tmp_path / changes["text"]}
-    assert said in refused(capsys, *words(tmp_path / "out", **changes))
+    assert message in refused(capsys, *words(tmp_path / "out", **changes))
     assert not (tmp_path / "out" / checkpoint.NAME).exists()
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
-    with checkpoint.alone(tmp_path):
+    with checkpoint.lock(tmp_path):
         assert "is in use by another run" in refused(capsys, *words(tmp_path))
     train(tmp_path, steps=1)
 
@@ -202,7 +202,7 @@ def test_byte_pairs_are_those_of_the_checkpoint(tmp_path, monkeypatch):
     )
     train(tmp_path / "half", bpe=300)
     monkeypatch.setattr(checkpoint, "save", saving)
-    monkeypatch.setattr(corpus, "learn_bpe", lambda *_: pytest.fail("learnt again"))
+    monkeypatch.setattr(corpus, "learn_bpe", lambda *_: pytest.fail("trained again"))
     assert same(train(tmp_path / "half", bpe=300), whole)
 
 
@@ -211,9 +211,9 @@ def test_byte_pairs_keep_the_text():
     from training import corpus
 
     text = "So is it – 'naïve'?\n\n    x = [1,  2]\n"
-    codec = corpus.BPE(corpus.learn_bpe(text, 280))
-    assert codec.decode(codec.encode(text)) == text
-    assert len(codec.encode(text)) < len(text.encode())
+    tokenizer = corpus.BPE(corpus.learn_bpe(text, 280))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(text)) < len(text.encode())
 
 
 def test_an_epoch_is_every_window_once():

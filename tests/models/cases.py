@@ -22,18 +22,18 @@ def ids(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 50, shape, generator=torch.Generator().manual_seed(seed))
 
 
-class Case(NamedTuple):
-    """A model and how it is called; ``call(model)`` returns one tensor."""
+class ModelCase(NamedTuple):
+    """How to make a model, and how to call it; the call returns one tensor."""
 
     make: Callable[[], nn.Module]
     call: Callable[[nn.Module], torch.Tensor]
 
 
-def gpt(**options) -> Case:
-    return Case(lambda: GPT(config(**options)), lambda m: m(ids(2, 11), key_padding=LENGTHS))
+def gpt(**options) -> ModelCase:
+    return ModelCase(lambda: GPT(config(**options)), lambda m: m(ids(2, 11), key_padding=LENGTHS))
 
 
-def bert(**options) -> Case:
+def bert(**options) -> ModelCase:
     kinds = ids(2, 11, seed=1) % 2
     options = {"prenorm": False, "embedding_norm": True, "num_token_types": 2, **options}
 
@@ -41,25 +41,25 @@ def bert(**options) -> Case:
         hidden = model(ids(2, 11), kinds, LENGTHS)
         return torch.cat([model.predict(hidden).flatten(), model.pool(hidden).flatten()])
 
-    return Case(lambda: BERT(config(**options), pooler=True, mlm_head=True), call)
+    return ModelCase(lambda: BERT(config(**options), pooler=True, mlm_head=True), call)
 
 
-def seq2seq(**options) -> Case:
+def seq2seq(**options) -> ModelCase:
     options = {"prenorm": False, "activation": "relu", "scale_embeddings": True, **options}
-    return Case(
+    return ModelCase(
         lambda: Seq2Seq(config(**options)), lambda m: m(ids(2, 11), ids(2, 7, seed=1), LENGTHS)
     )
 
 
-def vit(**options) -> Case:
+def vit(**options) -> ModelCase:
     options = {"image_size": 12, "patch_size": 4, "num_classes": 7, **options}
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, 12, 12, generator=generator)
-    # Parameters may be fp64, and then so are the images.
-    return Case(lambda: ViT(config(**options)), lambda m: m(images.to(m.cls.dtype)))
+    # Images have the dtype of the parameters, which may be fp64.
+    return ModelCase(lambda: ViT(config(**options)), lambda m: m(images.to(m.cls.dtype)))
 
 
-def xl(**options) -> Case:
+def xl(**options) -> ModelCase:
     def call(model):
         first, memory = model(ids(2, 5))
         second, memory = model(ids(2, 8, seed=1), memory)
@@ -67,7 +67,7 @@ def xl(**options) -> Case:
         return torch.cat([first, second, third], 1)
 
     options = {"position": "xl", "prenorm": False, **options}
-    return Case(lambda: TransformerXL(config(**options), memory_length=7), call)
+    return ModelCase(lambda: TransformerXL(config(**options), memory_length=7), call)
 
 
 CASES = {
@@ -111,8 +111,10 @@ CASES = {
 }
 
 
-def build(case: Case, attention: str = "fused", dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The model of a case, the same parameters every time, none of them zero or one."""
+def build(
+    case: ModelCase, attention: str = "fused", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The model of a case; its parameters are the same every time, and none is zero or one."""
     torch.manual_seed(0)
     model = case.make()
     generator = torch.Generator().manual_seed(1)

@@ -1,9 +1,9 @@
-"""Fused, naive and sdpa mean the same: outputs and all parameter gradients, within the budget.
+"""Fused, naive and sdpa attention agree: outputs and all parameter gradients, within the budget.
 
     max |x - exact|  <=  2 * max |naive - exact|  +  max(band)
 
-``exact`` is the naive model in fp64, ``naive`` the same in fp32.  The band is what becomes of the
-result when every parameter errs by the roundings of a sum over its longest dimension.
+``exact`` is the naive model in fp64, ``naive`` the same in fp32.  The band is the change of the
+result when every parameter changes by the rounding errors of a sum over its longest dimension.
 """
 
 import math
@@ -23,7 +23,7 @@ DRAWS = 4
 
 
 def evaluate(case, attention, dtype=torch.float32, device="cpu", err=None):
-    """Output and parameter gradients by name; what is dropped is the same every time."""
+    """Output and parameter gradients by name; dropout has the same seed every time."""
     model = build(case, attention, dtype).to(device)
     if err is not None:
         with torch.no_grad():
@@ -38,7 +38,7 @@ def evaluate(case, attention, dtype=torch.float32, device="cpu", err=None):
 
 
 def bands(case, exact):
-    """The largest effect of a few draws of signs on each result."""
+    """The largest change of each result over a few random choices of the errors' signs."""
     effect = dict.fromkeys(exact, 0.0)
     for draw in range(DRAWS):
         generator = torch.Generator().manual_seed(draw)
@@ -67,7 +67,7 @@ def check(case, attention, device="cpu"):
     assert not wrong, "; ".join(wrong)
 
 
-# PyTorch's own attention draws other numbers to drop.
+# PyTorch's attention draws other random numbers for dropout.
 PAIRS = [(n, a) for n in CASES for a in ("fused", "sdpa") if (a, n[:4]) != ("sdpa", "drop")]
 
 
@@ -97,7 +97,7 @@ def test_agreement_on_triton(device, case):
 
 
 def _on(device, call):
-    """The call with the tensors it makes on the device of the model."""
+    """The call, creating its tensors on the device of the model."""
 
     def moved(model):
         with torch.device(next(model.parameters()).device):
@@ -147,7 +147,7 @@ def test_compile(position):
 
 @pytest.mark.parametrize("position", ["rotary", "t5"])
 def test_lengths_do_not_recompile(position):
-    """The first length makes a graph, the second one for all others."""
+    """The first length compiles a graph, the second one a graph for all other lengths."""
     model = GPT(config(position=position, max_seq_len=64))
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
@@ -159,7 +159,7 @@ def test_lengths_do_not_recompile(position):
 
 @pytest.mark.parametrize("name", ["gpt-rotary-pre", "bert-t5", "seq2seq", "vit", "xl"])
 def test_autocast(name):
-    """bf16 products, fp32 parameters and gradients; as near to fp64 as the naive path is."""
+    """bf16 products, fp32 parameters and gradients; as close to fp64 as the naive path."""
     case = CASES[name]
     exact = evaluate(case, "naive", torch.float64)
     with torch.autocast("cpu", torch.bfloat16):

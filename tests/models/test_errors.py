@@ -1,4 +1,4 @@
-"""What does not fit is refused, by name, before anything is computed."""
+"""Wrong arguments raise errors that name them, before anything is computed."""
 
 import pytest
 import torch
@@ -45,7 +45,9 @@ def gpt(**options):
     return GPT(config(**options))
 
 
-class Step:
+class FakeStep:
+    """The part of a paged cache's step that a model reads before it computes."""
+
     positions = torch.tensor([0, 1])
 
 
@@ -60,9 +62,13 @@ class Step:
         (lambda: gpt()(ids(4)), ValueError, r"input_ids: expected shape \(batch, seqlen\)"),
         (lambda: gpt()(ids(2, 4).float()), TypeError, "input_ids: expected dtype int32 or int64"),
         (lambda: gpt()([[1, 2]]), TypeError, "input_ids: expected a tensor, got list"),
-        (lambda: gpt()(ids(1, 2), step=Step), ValueError, r"input_ids: expected shape \(tokens,\)"),
         (
-            lambda: GPT(config(), attention="sdpa")(ids(2), step=Step),
+            lambda: gpt()(ids(1, 2), step=FakeStep),
+            ValueError,
+            r"input_ids: expected shape \(tokens,\)",
+        ),
+        (
+            lambda: GPT(config(), attention="sdpa")(ids(2), step=FakeStep),
             NotImplementedError,
             "attention: a paged cache needs 'fused'",
         ),
@@ -128,10 +134,10 @@ def test_no_limit_without_a_table():
 
 
 def test_half_precision_keeps_exact_tables():
-    """Angles of large positions do not fit bf16: tables stay in fp32."""
+    """bf16 cannot hold the angles of large positions, so tables stay in fp32."""
     model = GPT(Config(dim=8, num_layers=1, num_heads=1, vocab_size=9, position="rotary"))
-    exact = model.stack.positions.table_0.clone()
-    assert torch.equal(model.bfloat16().stack.positions.table_0, exact)
-    assert model.double().stack.positions.table_0.dtype == torch.float64
-    assert torch.equal(model.float().stack.positions.table_0, exact)
-    assert not any("table" in name for name in model.state_dict())
+    exact = model.stack.positions.cos.clone()
+    assert torch.equal(model.bfloat16().stack.positions.cos, exact)
+    assert model.double().stack.positions.cos.dtype == torch.float64
+    assert torch.equal(model.float().stack.positions.cos, exact)
+    assert not any("positions" in name for name in model.state_dict())

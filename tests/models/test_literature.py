@@ -1,4 +1,4 @@
-"""Values that were printed: exact ones, computed in fp64, beside those that were published."""
+"""Published values, beside exact ones computed in fp64."""
 
 import math
 
@@ -7,7 +7,8 @@ import torch
 
 import fused_attention as fa
 from fused_attention.models import BERT, GPT, Config, Seq2Seq, ViT
-from fused_attention.models.block import Attention, Block
+from fused_attention.models.attention_layer import AttentionLayer
+from fused_attention.models.block import Block
 from fused_attention.models.positions import T5, sinusoids
 
 from .cases import bert, build, gpt, ids
@@ -18,7 +19,7 @@ def exact(rows):
 
 
 def set_weights(linear, matrix):
-    """``matrix`` as printed: rows of inputs times it."""
+    """Set the weight to a matrix as published, which inputs are multiplied by from the left."""
     linear.weight.data = exact(matrix).T.contiguous()
 
 
@@ -51,7 +52,7 @@ def test_buy_milk_and_eggs():
     near = {"rtol": 0, "atol": 1e-12}
     normed = exact([[-1, 1], [1, -1], [1, -1]])
     torch.testing.assert_close(seen["attention_norm"][0][0], normed, **near)
-    # Published for the first token: [-1, 1, 0], a slip; the product is [-1, 1, 2].
+    # Published for the first token: [-1, 1, 0], by mistake; the product is [-1, 1, 2].
     up = exact([[-1, 1, 2], [1, -1, -2], [1, -1, -2]])
     torch.testing.assert_close(seen["mlp.up"][0], up, **near)
     torch.testing.assert_close(seen["mlp.down"][0], exact([[2, -1], [1, 0.5], [1, 0.5]]), **near)
@@ -61,7 +62,7 @@ def test_buy_milk_and_eggs():
 
 
 def test_sinusoids():
-    """d = 8; of position 100 the third and fourth were published as -.999 and .045, wrongly."""
+    """d = 8; channels 2 and 3 of position 100 were published as -.999 and .045, by mistake."""
     rows = sinusoids(101, 8)
     assert rows.dtype == torch.float64
     assert rows[0].tolist() == [0, 1] * 4
@@ -77,22 +78,22 @@ def test_sinusoids():
 
 
 def weights_of(model, call):
-    """What each attention of a model sees, from the arguments of its core."""
+    """The weights of each attention layer, computed from the inputs of its core."""
     found = []
 
-    def look(module, args):
+    def record(module, args):
         q, k, v, variants = args
         found.append(fa.reference.attention(q, k, v, variants, return_weights=True).weights)
 
     for module in model.modules():
-        if isinstance(module, Attention):
-            module.core.register_forward_pre_hook(look)
+        if isinstance(module, AttentionLayer):
+            module.core.register_forward_pre_hook(record)
     call(model)
     return found
 
 
-def test_masks_as_printed():
-    """Ones where a row, a query, may look: below the diagonal; the first three of five words."""
+def test_masks_as_published():
+    """Ones where a query (a row) may attend: the lower triangle; the first three of five words."""
     causal = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     for weights in weights_of(build(gpt()), lambda m: m(ids(1, 4))):
         assert ((weights > 0) == torch.tensor(causal)).all()
@@ -106,7 +107,7 @@ def test_masks_as_printed():
 
 
 @pytest.mark.parametrize("prenorm", [True, False])
-def test_residual_stream(prenorm):
+def test_residual_sums(prenorm):
     """Two layers written out, sum by sum: Vaswani et al. 2017 and Xiong et al. 2020, figure 1."""
     model = build(gpt(prenorm=prenorm, dropout=0.5), dtype=torch.float64).eval()
     tokens = ids(1, 6)
@@ -135,8 +136,8 @@ def test_residual_stream(prenorm):
         ({"dropout": 0.5, "embedding_dropout": 0.0}, False, True),
     ],
 )
-def test_where_dropout_is(options, embeddings, layers):
-    """Of the sum of the embeddings, and of every layer's output (Vaswani et al. 2017, 5.4)."""
+def test_places_of_dropout(options, embeddings, layers):
+    """Dropout of the embeddings' sum, and of every layer's output (Vaswani et al. 2017, 5.4)."""
     model = build(gpt(prenorm=False, **options))
     entering, leaving = [], []
     block = model.stack.blocks[0]
@@ -145,10 +146,10 @@ def test_where_dropout_is(options, embeddings, layers):
         lambda module, args, out: leaving.append((args, out))
     )
     model(ids(2, 11))
-    ((added, stream), (_, total)), *_ = leaving
+    ((added, residual), (_, total)), *_ = leaving
     assert bool((entering[0] == 0).any()) == embeddings
-    assert bool((total == stream).any()) == layers
-    assert torch.equal(total, stream + added) != layers
+    assert bool((total == residual).any()) == layers
+    assert torch.equal(total, residual + added) != layers
 
 
 def parameters(model) -> int:
@@ -159,7 +160,7 @@ BASE = {"dim": 768, "num_layers": 12, "num_heads": 12}
 
 
 def test_sizes_of_the_original_models():
-    """Without memory for them: on the meta device."""
+    """On the meta device, so that nothing is allocated."""
     with torch.device("meta"):
         vit = ViT(Config(**BASE))
         assert vit.config.num_patches == 196
@@ -186,7 +187,7 @@ def test_sizes_of_the_original_models():
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_t5_buckets(causal):
-    """Raffel et al. 2020: 32 buckets, half of them exact, the others logarithmic up to 128."""
+    """Raffel et al. 2020: 32 buckets, half of one distance each, half logarithmic up to 128."""
     t5 = T5(Config(dim=8, num_layers=1, num_heads=2, position="t5"), causal)
     distances = torch.arange(-300, 301)
     found = dict(zip(distances.tolist(), t5.bucket(distances).tolist(), strict=True))
@@ -196,7 +197,7 @@ def test_t5_buckets(causal):
         first = 16 if distance > 0 and not causal else 0
         past = max(0, -distance) if causal else abs(distance)
         if past >= exact:
-            # The last n with exact * (128 / exact)**(n / exact) <= past, in whole numbers.
+            # The last n with exact * (128 / exact)**(n / exact) <= past, in integer arithmetic.
             steps = range(side - exact)
             past = exact + max(n for n in steps if past**exact * exact**n >= exact**exact * 128**n)
         assert bucket == first + past, distance

@@ -1,4 +1,4 @@
-"""What must not be seen changes nothing, bit for bit."""
+"""Masked tokens change nothing, bit for bit."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ import torch
 import fused_attention as fa
 from fused_attention.models import TransformerXL
 
-from .cases import LENGTHS, Case, bert, build, config, gpt, ids, seq2seq, xl
+from .cases import LENGTHS, ModelCase, bert, build, config, gpt, ids, seq2seq, xl
 
 BACKENDS = pytest.mark.parametrize("attention", ["fused", "naive", "sdpa"])
 
 
 def changed(tokens, at):
-    """Every token but those before ``at`` (one number a row) is another."""
+    """The tokens, all changed from position ``at`` on, which is one number or one per row."""
     positions = torch.arange(tokens.shape[1])
     return torch.where(positions < torch.as_tensor(at)[..., None], tokens, (tokens + 1) % 50)
 
@@ -67,9 +67,9 @@ def test_padded_sources_do_not_leak(attention):
 
 @pytest.mark.parametrize("prenorm", [True, False])
 def test_segments_see_what_one_long_segment_sees(prenorm):
-    """As long as the memory holds everything, cutting a sequence changes nothing."""
+    """With a memory of the whole sequence, cutting it into segments changes nothing."""
     options = config(position="xl", prenorm=prenorm)
-    case = Case(lambda: TransformerXL(options, memory_length=12), call=None)
+    case = ModelCase(lambda: TransformerXL(options, memory_length=12), call=None)
     model = build(case, dtype=torch.float64)
     whole, _ = model(ids(2, 13))
     memory, parts = (), []
@@ -78,7 +78,7 @@ def test_segments_see_what_one_long_segment_sees(prenorm):
         parts.append(out)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-11, atol=1e-11)
     assert not any(m.requires_grad for m in memory)
-    # What is remembered is the stream, to be normalised by the weights of its day.
+    # Pre-norm blocks remember the residual, which is normalized by current weights when read.
     assert torch.equal(memory[0], model.embedding(ids(2, 13))[:, 1:])
 
 
@@ -90,7 +90,7 @@ def test_relative_scores_against_the_formula():
     attention = model.stack.blocks[0].attention
     seen = {}
     attention.core.register_forward_pre_hook(lambda m, args: seen.update(args=args))
-    attention(x, (fa.causal(),), model.stack.positions, memory=before)
+    attention(x, (fa.causal(),), model.stack.positions, past=before)
     q, k, v, variants = seen["args"]
     found = fa.reference.attention(q, k, v, variants, return_weights=True).weights
     queries, keys, _ = attention.project(x, torch.cat([before, x], 1))
@@ -111,7 +111,7 @@ def test_relative_scores_against_the_formula():
 
 
 def cache_of(first: int, second: int):
-    """A stand-in for a paged cache: two sequences end to end, attended by the reference."""
+    """A fake paged cache: two sequences end to end, whose attention is the reference."""
 
     class Step:
         positions = torch.cat([torch.arange(first), torch.arange(second)])
@@ -134,7 +134,7 @@ def cache_of(first: int, second: int):
 @pytest.mark.parametrize("prenorm", [True, False])
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary", "alibi", "t5", "none"])
 def test_ragged_tokens(position, prenorm):
-    """Sequences end to end, their attention left to a cache, are what they are in a batch."""
+    """Two sequences end to end on a cache give the same logits as each on its own."""
     case = gpt(position=position, prenorm=prenorm, num_kv_heads=2, num_buckets=8, max_distance=6)
     model = build(case, dtype=torch.float64)
     first, second = ids(1, 11), ids(1, 4, seed=1)

@@ -1,4 +1,4 @@
-"""Objectives and their batches; every model overfits one of them; how parameters begin."""
+"""Objectives and their batches, overfitting one batch with every model, initial parameters."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_overfits_one_batch(make):
 
 @pytest.mark.parametrize("make", [gpt, bert, seq2seq])
 def test_losses_against_logits(make, monkeypatch):
-    """The fused loss is that of the logits it never holds, with the same gradients."""
+    """The fused loss equals that from logits, with the same gradients."""
 
     def unfused_loss(x, weight, target, bias=None):
         return F.cross_entropy(F.linear(x, weight, bias).flatten(0, -2), target.flatten())
@@ -101,7 +101,10 @@ def test_next_tokens():
 
 
 def test_masked_tokens():
-    """15 % of what is not special: 80 % masked, 10 % random, 10 % kept, to five deviations."""
+    """15 % of the tokens that are not special: 80 % masked, 10 % random, 10 % kept.
+
+    Counts within five standard deviations.
+    """
     vocab = 1000
     tokens = torch.randint(10, vocab, (400, 100), generator=torch.Generator().manual_seed(0))
     tokens[:, 0], tokens[:, -1] = 2, 3
@@ -123,7 +126,7 @@ def test_masked_tokens():
 
 
 def test_corrupted_spans():
-    """Source and target interleave to the sequence; as many tokens and spans as the paper says."""
+    """Source and target interleave to the sequence; numbers of tokens and spans as published."""
     generator = torch.Generator().manual_seed(0)
     lengths = (2, 3, 20, 100, 333)
     sequences = [torch.randint(1, 900, (n,), generator=generator) for n in lengths]
@@ -166,8 +169,8 @@ def test_seeds(make):
     assert not equal(first[0], first[2]) and not equal(first[0], second[0])
 
 
-def test_initialisation():
-    """Standard deviations as published, to five of their own."""
+def test_initialization():
+    """Standard deviations as published, within five of their own standard errors."""
     torch.manual_seed(0)
     options = {"dim": 64, "num_layers": 8, "hidden_dim": 128, "vocab_size": 500, "num_heads": 4}
 
@@ -181,7 +184,7 @@ def test_initialisation():
     assert not block.attention.qkv.bias.any()
 
     weight = BERT(config(**options)).stack.blocks[0].mlp.up.weight
-    close(weight, 0.02 * 0.8796)  # of a normal cut at two deviations
+    close(weight, 0.02 * 0.8796)  # of a normal truncated at two standard deviations
     assert weight.abs().max() <= 0.04
 
     model = Seq2Seq(config(**options))

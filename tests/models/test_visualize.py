@@ -1,4 +1,4 @@
-"""`fa.visualize`: the weights are those of the model's own attention, the pictures show them."""
+"""`fa.visualize`: weights equal those of the model's attention, and pictures show them."""
 
 import sys
 from functools import partial
@@ -8,7 +8,7 @@ import torch
 
 import fused_attention as fa
 from fused_attention.models import BERT, GPT, Config, Seq2Seq, TransformerXL, ViT
-from fused_attention.models.backends import Core
+from fused_attention.models.backends import AttentionCore
 from fused_attention.models.positions import sinusoids
 
 SIZES = {"dim": 16, "num_layers": 2, "num_heads": 4, "vocab_size": 256, "max_seq_len": 32}
@@ -35,14 +35,14 @@ def ids(*shape):
 def built(name):
     torch.manual_seed(0)
     model, inputs = CASES[name]()
-    for parameter in model.parameters():  # larger than they begin: attention that is not uniform
+    for parameter in model.parameters():  # larger than initially, so that attention is not uniform
         torch.nn.init.normal_(parameter, std=0.5)
     return model.double(), inputs
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_weights_give_the_output_of_the_fused_attention(name):
-    """In fp64: weights times values is what every fused attention returned."""
+    """In fp64, weights times values equal the output of every fused attention."""
     model, inputs = built(name)
     assert model.attention == "fused"
     seen = {}
@@ -51,7 +51,7 @@ def test_weights_give_the_output_of_the_fused_attention(name):
         seen[at] = given[2], out
 
     for at, module in model.named_modules():
-        if isinstance(module, Core):
+        if isinstance(module, AttentionCore):
             module.register_forward_hook(partial(keep, at.removesuffix(".core")))
     found = fa.visualize.attention_weights(model, *inputs)
     assert list(found) == list(seen)
@@ -61,18 +61,16 @@ def test_weights_give_the_output_of_the_fused_attention(name):
         v = v.repeat_interleave(weights.shape[1] // v.shape[1], 1)
         torch.testing.assert_close(weights @ v, out, rtol=0, atol=1e-12)
         assert (weights.sum(-1) - 1).abs().max() < 1e-12
-        assert weights.std() > 0.02  # nothing to see otherwise
+        assert weights.std() > 0.02  # not uniform
 
 
 def test_masks_are_seen():
-    found = fa.visualize.attention_weights(*flat(built("gpt")))
+    model, inputs = built("gpt")
+    found = fa.visualize.attention_weights(model, *inputs)
     assert all((weights.triu(1) == 0).all() for weights in found.values())
-    for weights in fa.visualize.attention_weights(*flat(built("bert"))).values():
+    model, inputs = built("bert")
+    for weights in fa.visualize.attention_weights(model, *inputs).values():
         assert (weights[1, ..., 4:] == 0).all() and (weights[0] > 0).all()
-
-
-def flat(case):
-    return case[0], *case[1]
 
 
 def test_the_model_is_left_as_it_was():
@@ -101,9 +99,9 @@ def test_a_map_for_every_layer_and_head(tmp_path):
     for axes, weights in zip(panels, expected, strict=True):
         shown = torch.as_tensor(axes.images[0].get_array().data)
         torch.testing.assert_close(shown, weights.float())
-    said = [[label.get_text() for label in axes.get_yticklabels()] for axes in panels]
-    assert said[0] == said[4] == ["t", "o", "␣", "b", "e", "\\n"]
-    assert said[1] == said[2] == []
+    labels = [[label.get_text() for label in axes.get_yticklabels()] for axes in panels]
+    assert labels[0] == labels[4] == ["t", "o", "␣", "b", "e", "\\n"]
+    assert labels[1] == labels[2] == []
     assert [axes.get_title() for axes in panels[:4]] == [f"head {i}" for i in range(4)]
     assert [panels[i].get_ylabel() for i in (0, 4)] == ["layer 0", "layer 1"]
     assert_drawn(tmp_path / "maps.png")
@@ -117,7 +115,7 @@ def assert_drawn(path):
     assert pixels.std() > 0.1
 
 
-def test_what_is_asked_for_is_shown():
+def test_selected_layers_and_heads():
     model, _ = built("gpt")
     figure = fa.visualize.attention_maps(model, [3, 1, 2], layers=[1], heads=[2, 0])
     panels = [axes for axes in figure.axes if axes.images]
@@ -146,7 +144,7 @@ def test_other_inputs(tmp_path):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["195", "169"]
 
 
-def test_the_picture_of_positions(tmp_path):
+def test_positional_encoding(tmp_path):
     figure = fa.visualize.positional_encoding(10, 8, tmp_path / "positions.png")
     shown = torch.as_tensor(figure.axes[0].images[0].get_array().data)
     torch.testing.assert_close(shown, sinusoids(10, 8))
@@ -154,7 +152,7 @@ def test_the_picture_of_positions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda v, m: v.attention_maps(m, [1, 2], layers=[2]), "layers: .* 0 to 1, got \\[2\\]"),
         (lambda v, m: v.attention_maps(m, [1, 2], heads=[]), "heads: .* 0 to 3, got \\[\\]"),
@@ -167,8 +165,8 @@ def test_the_picture_of_positions(tmp_path):
         (lambda v, m: v.positional_encoding(4, 7), "dim: expected an even number.*got 7"),
     ],
 )
-def test_errors(call, said):
-    with pytest.raises(ValueError, match=said):
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
         call(fa.visualize, built("gpt")[0])
 
 

@@ -1,4 +1,4 @@
-"""A window bounds what a causal model sees; `test_backends` has one of the cases."""
+"""A window limits how far back a causal model sees; `test_backends` covers its numbers."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from .cases import config, ids
 
 
 @pytest.mark.parametrize("attention", ["fused", "naive", "sdpa"])
-def test_what_is_outside_the_window_is_not_seen(attention):
+def test_keys_outside_the_window_are_not_seen(attention):
     """One layer looks back 3 tokens, two layers 6."""
     torch.manual_seed(0)
     model = GPT(config(position="rotary", window=3), attention=attention).eval()
@@ -27,7 +27,14 @@ def test_misuse():
     with pytest.raises(ValueError, match="window: expected None without a causal mask"):
         BERT(config(window=3))
     cache = fa.PagedKVCache(
-        *(2, 4, 8), num_blocks=1, page_size=16, dtype=torch.float32, max_seqs=1, max_seq_len=16
+        num_layers=2,
+        num_kv_heads=4,
+        head_dim=8,
+        num_blocks=1,
+        page_size=16,
+        dtype=torch.float32,
+        max_seqs=1,
+        max_seq_len=16,
     )
     model = GPT(config(window=3))
     with (

@@ -7,9 +7,9 @@ TRAINING = table(
     "examples/test_train_gpt.py::test_{}",
     (
         (
-            "resumed without the optimiser",
+            "resumed without the optimizer",
             "training",
-            'self.optimiser.load_state_dict(found["optimiser"])',
+            'self.optimizer.load_state_dict(found["optimizer"])',
             "pass",
             "resuming_is_equal_to_the_bit[3]",
         ),
@@ -68,8 +68,8 @@ VISUALIZE = tuple(
         ),
         (
             "maps without the variants",
-            "reference.attention(*given, ",
-            "reference.attention(*given[:3], ",
+            "reference.attention(q, k, v, variants, ",
+            "reference.attention(q, k, v, ",
             "weights_give_the_output*[gpt]",
         ),
         (
@@ -82,7 +82,7 @@ VISUALIZE = tuple(
             "heads in the order of the model",
             "weights[0, head]",
             "weights[0, sorted(columns)[list(columns).index(head)]]",
-            "what_is_asked_for_is_shown",
+            "selected_layers_and_heads",
         ),
     )
 )

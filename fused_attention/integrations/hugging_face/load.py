@@ -1,13 +1,12 @@
-"""Models from files on disk."""
+"""Models from .safetensors files."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from .families import family_of
-from .options import Options
-from .pretrained import Pretrained
+from .hf_config import HFConfig
+from .pretrained import model_class
 
 
 def load(path: str | Path, config=None, *, ignore: tuple[str, ...] = ()):
@@ -15,14 +14,14 @@ def load(path: str | Path, config=None, *, ignore: tuple[str, ...] = ()):
 
     Args:
         path: of the file.
-        config: a transformers configuration, what its config.json holds, or the path of that;
-            by default the config.json beside the file.
-        ignore: how the keys begin that are not needed.
+        config: a transformers configuration, the content of its config.json, or the path of
+            that; by default the config.json beside the file.
+        ignore: prefixes of keys to leave out.
 
     Raises:
         ImportError: safetensors is not installed.
         OSError: a file is not there.
-        ValueError, NotImplementedError: as `from_hf_state_dict`, or a file of another kind.
+        ValueError, NotImplementedError: as for `from_hf_state_dict`, or another kind of file.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -36,6 +35,5 @@ def load(path: str | Path, config=None, *, ignore: tuple[str, ...] = ()):
     config = path.with_name("config.json") if config is None else config
     if isinstance(config, (str, Path)):
         config = json.loads(Path(config).read_text(encoding="utf-8"))
-    models = {model.__name__: model for model in Pretrained.__subclasses__()}
-    model = models[family_of(Options(config)).model]
+    model = model_class(HFConfig(config))
     return model.from_hf_state_dict(load_file(path), config, ignore=ignore)

@@ -1,9 +1,9 @@
-"""A configuration of transformers, read strictly: what is not understood is refused."""
+"""A configuration of transformers, read strictly: unsupported values raise."""
 
 from __future__ import annotations
 
 
-class Options:
+class HFConfig:
     """The fields of a transformers configuration, or of its config.json."""
 
     def __init__(self, config) -> None:
@@ -13,7 +13,7 @@ class Options:
                 f"hf_config: expected a transformers config or a dict, got {type(config).__name__}"
             )
         self.fields = fields
-        self.fixed(quantization_config=None)
+        self.require(quantization_config=None)
 
     def __getitem__(self, name: str):
         if name not in self.fields:
@@ -23,8 +23,8 @@ class Options:
     def get(self, name: str, default):
         return self.fields.get(name, default)
 
-    def fixed(self, **values) -> None:
-        """Refuse fields that ask for what our models cannot do."""
+    def require(self, **values) -> None:
+        """Raise NotImplementedError if a field that is given has another value than this."""
         for name, value in values.items():
             if self.get(name, value) != value:
                 raise NotImplementedError(
@@ -32,6 +32,7 @@ class Options:
                 )
 
     def choice(self, name: str, default: str, known: dict[str, str]) -> str:
+        """The field translated by ``known``; raises NotImplementedError for another value."""
         value = self.get(name, default)
         if value not in known:
             raise NotImplementedError(

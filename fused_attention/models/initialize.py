@@ -1,15 +1,16 @@
-"""How parameters begin; what is not named here keeps the ones and zeros of its module."""
+"""Initial parameters; those not named here keep the ones and zeros of their modules."""
 
 import math
 
 from torch import nn
 
-from .block import Attention, Block
+from .attention_layer import AttentionLayer
+from .block import Block
 from .positions import T5, Learned
 
 
 def gpt2(model) -> None:
-    """N(0, 0.02), what ends in the residual stream smaller by sqrt(2 layers): Radford 2019, 2.3."""
+    """N(0, 0.02), divided by sqrt(2 layers) before a residual sum: Radford et al. 2019, 2.3."""
     _each(model, lambda weight: nn.init.normal_(weight, std=0.02))
     std = 0.02 / math.sqrt(2 * model.config.num_layers)
     for block in (m for m in model.modules() if isinstance(m, Block)):
@@ -18,18 +19,18 @@ def gpt2(model) -> None:
 
 
 def bert(model) -> None:
-    """N(0, 0.02) cut at two deviations: Devlin et al. 2018, the published code."""
+    """N(0, 0.02) truncated at two standard deviations: the published code of Devlin et al. 2018."""
     _each(model, lambda weight: nn.init.trunc_normal_(weight, std=0.02, a=-0.04, b=0.04))
 
 
 def xavier(model) -> None:
-    """Glorot and Bengio 2010 for projections, as tensor2tensor and the ViT code have it.
+    """Glorot and Bengio 2010 for projections, as in tensor2tensor and the published code of ViT.
 
-    Embeddings are N(0, 1 / dim), so that times sqrt(dim) they are N(0, 1).
+    Embeddings are N(0, 1 / dim), so that multiplied by sqrt(dim) they are N(0, 1).
     """
     _each(model, nn.init.xavier_uniform_, embedding_std=model.config.dim**-0.5)
-    for attention in (m for m in model.modules() if isinstance(m, Attention)):
-        # Three projections in one weight, each with a fan-out of its own.
+    for attention in (m for m in model.modules() if isinstance(m, AttentionLayer)):
+        # One weight holds three projections, each with its own fan-out.
         for weight in attention.qkv.weight.split([h * attention.head_dim for h in attention.heads]):
             nn.init.xavier_uniform_(weight)
 
