@@ -8,8 +8,8 @@ import torch
 import fused_attention as fa
 from fused_attention import philox
 
-from . import inputs, stacks
-from .stacks import Sizes
+from .helpers import inputs, stacks
+from .helpers.stacks import Sizes
 
 
 def test_three_token_example():

@@ -8,7 +8,7 @@ import torch
 import fused_attention as fa
 from fused_attention.generation.request import Request
 
-from ..support import every_leg
+from ..helpers.support import every_leg
 from .models import cache_of, make, recomputed
 
 

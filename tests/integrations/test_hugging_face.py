@@ -31,7 +31,7 @@ from transformers import (
 import fused_attention as fa
 from fused_attention.models import BERT, GPT, ViT
 
-from ..budget import distance
+from ..helpers.budget import distance
 from ..models.cases import LENGTHS, config, ids
 
 TOKENS = {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}

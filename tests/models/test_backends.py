@@ -15,8 +15,8 @@ import torch._dynamo.testing
 import fused_attention as fa
 from fused_attention.models import GPT
 
-from ..budget import distance
-from ..support import LEGS
+from ..helpers.budget import distance
+from ..helpers.support import LEGS
 from .cases import CASES, build, config, gpt, ids, xl
 
 DRAWS = 4

@@ -13,11 +13,11 @@ ONLINE, ATEN, TORCH = (
 
 
 def case(name: str) -> str:
-    return f"test_attention.py::test_output_and_gradients[*-{name}-*]"
+    return f"ops/attention/test_attention.py::test_output_and_gradients[*-{name}-*]"
 
 
 def attention(test: str) -> str:
-    return f"test_attention.py::test_{test}"
+    return f"ops/attention/test_attention.py::test_{test}"
 
 
 KERNELS = (
@@ -150,56 +150,56 @@ KERNELS = (
         BACKWARD,
         "count_h = num_heads if SUM_H else 1",
         "count_h = 1",
-        "test_variants.py::test_alone_and_in_company[bias_shared-interpreted]",
+        "variants/test_variants.py::test_alone_and_in_company[bias_shared-interpreted]",
     ),
     Mutation(
         "score gradients taken at the raw scores",
         HOOKS,
         "s_in = fold_scores(s, at, SCORES, score_args, i)",
         "s_in = s",
-        "test_variants.py::test_order_of_scores_matters_and_is_kept[interpreted]",
+        "variants/test_variants.py::test_order_of_scores_matters_and_is_kept[interpreted]",
     ),
     Mutation(
         "row offsets of 32 bits",
         "kernels/memory.py",
         "pointers = ptr + offs[:, None].to(tl.int64) * stride + offs_d[None, :]\n    if MASKED",
         "pointers = ptr + offs[:, None] * stride + offs_d[None, :]\n    if MASKED",
-        "test_offsets.py::test_of_inputs[2-*-k-interpreted]",
+        "ops/attention/test_offsets.py::test_of_inputs[2-*-k-interpreted]",
     ),
     Mutation(
         "head offsets of 32 bits",
         GRID,
         "off_h.to(tl.int64) * stride_h",
         "off_h * stride_h",
-        "test_offsets.py::test_of_inputs[1-*-k-interpreted]",
+        "ops/attention/test_offsets.py::test_of_inputs[1-*-k-interpreted]",
     ),
     Mutation(
         "key offsets of a bias of 32 bits",
         f"{VARIANTS}bias.py",
         "kv_idx.to(tl.int64) * stride_k",
         "kv_idx * stride_k",
-        "test_offsets.py::test_of_arguments[3-bias-interpreted]",
+        "ops/attention/test_offsets.py::test_of_arguments[3-bias-interpreted]",
     ),
     Mutation(
         "bf16 products left to the interpreter",
         NUMERICS,
         'return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")',
         'return tl.dot(a, b, input_precision="ieee")',
-        "test_numerics.py::test_products_accumulate_in_fp32[dtype1-interpreted]",
+        "kernels/test_numerics.py::test_products_accumulate_in_fp32[dtype1-interpreted]",
     ),
     Mutation(
         "bf16 rounding left to the interpreter",
         NUMERICS,
         "if INTERPRETED and dtype == tl.bfloat16:",
         "if False:",
-        "test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
+        "kernels/test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
     ),
     Mutation(
         "bf16 negation left to the interpreter",
         NUMERICS,
         "return (-x.to(tl.float32)).to(x.dtype)",
         "return -x",
-        "test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
+        "kernels/test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
     ),
 )
 BOUNDS = (
@@ -222,7 +222,7 @@ BOUNDS = (
         f"{VARIANTS}causal.py",
         "    return 0, q_last + 1, 0, q_first + 1\n",
         "    return 0, q_last, 0, q_first + 1\n",
-        "test_bounds.py::test_bounds_of_hooks_are_exact[causal-*-interpreted]",
+        "ops/attention/test_bounds.py::test_bounds_of_hooks_are_exact[causal-*-interpreted]",
     ),
     Mutation(
         "wholly seen keys one too many",
@@ -305,7 +305,7 @@ PATHS = (
         f"{VARIANTS}past_bias.py",
         "tl.minimum(tl.maximum(q_idx - kv_idx, 0), args[1] - 1)",
         "tl.maximum(q_idx - kv_idx, 0)",
-        "test_variants.py::test_alone_and_in_company[past_bias-interpreted]",
+        "variants/test_variants.py::test_alone_and_in_company[past_bias-interpreted]",
     ),
     torch(
         "a mask of PyTorch's attention without the scores",
@@ -319,14 +319,14 @@ PATHS = (
         f"{OPS}registration.py",
         "ctx.needs_input_grad = nested(needed[2:], ctx.count)",
         "ctx.needs_input_grad = needed[2:]",
-        "test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+        "ops/attention/test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
     ),
     torch(
         "gradients wanted by a second pass misplaced",
         f"{OPS}registration.py",
         "                ctx.needs_input_grad = needed\n",
         "                pass\n",
-        "test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+        "ops/attention/test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
     ),
     torch(
         "LSE gradient dropped, torch",
@@ -361,14 +361,14 @@ PATHS = (
         f"{OPS}registration.py",
         "with torch._C._DisableAutocast():",
         "if True:",
-        "test_registration.py::test_autocast_ends_at_the_operators[*bias-torch]",
+        "ops/attention/test_registration.py::test_autocast_ends_at_the_operators[*bias-torch]",
     ),
     torch(
         "autocast inside the operators of a loss",
         f"{OPS}registration.py",
         "with torch._C._DisableAutocast():",
         "if True:",
-        "test_ops.py::test_autocast_ends_at_the_operators[cross_entropy_weighted_smoothed-torch]",
+        "ops/test_ops.py::test_autocast_ends_at_the_operators[cross_entropy_weighted_smoothed-torch]",
     ),
     torch(
         "bottom right handed to ATen's top left",
@@ -410,13 +410,13 @@ PATHS = (
         f"{OPS}checks.py",
         "if not -math.inf < scale < math.inf:",
         "if math.isnan(scale):",
-        "test_errors.py::test_scalars[scale_inf]",
+        "ops/attention/test_errors.py::test_scalars[scale_inf]",
     ),
     torch(
         "checked after the work has begun",
         f"{OPS}attention/attention.py",
         "    variants = as_variants(variants)\n    check_scale",
         "    q = q + 0\n    variants = as_variants(variants)\n    check_scale",
-        "test_errors.py::test_scalars[dropout_high]",
+        "ops/attention/test_errors.py::test_scalars[dropout_high]",
     ),
 )

@@ -4,7 +4,7 @@ from .mutation import torch
 
 POOL, TABLES = "fused_attention/cache/block_pool.py", "fused_attention/cache/page_tables.py"
 STEP, KV_CACHE = "fused_attention/cache/step_tensors.py", "fused_attention/cache/paged_kv_cache.py"
-HISTORIES = "test_cache_stateful.py::test_any_sequence_of_operations"
+HISTORIES = "cache/test_cache_stateful.py::test_any_sequence_of_operations"
 CACHE = (
     torch("shared pages written", TABLES, "self.pool.refs(block) > 1 or ", "", HISTORIES),
     torch(
@@ -92,62 +92,62 @@ CACHE = (
         POOL,
         "if n > self.num_free:",
         "if n > self.num_free + 1:",
-        "test_block_pool.py::test_all_or_nothing",
+        "cache/test_block_pool.py::test_all_or_nothing",
     ),
     torch(
         "double free",
         POOL,
         "if times > self._refs[block]:",
         "if self._refs[block] == 0:",
-        "test_block_pool.py::test_what_is_wrong_is_refused_and_changes_nothing[*]",
+        "cache/test_block_pool.py::test_what_is_wrong_is_refused_and_changes_nothing[*]",
     ),
     torch(
         "the youngest prefix evicted",
         POOL,
         "popitem(last=False)",
         "popitem(last=True)",
-        "test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
+        "cache/test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
     ),
     torch(
         "evicted blocks still found",
         POOL,
         "del self._block_of[self._key_of.pop(block)]\n        return block",
         "return block",
-        "test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
+        "cache/test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
     ),
     torch(
         "old slots left in the buffer",
         STEP,
         "self.slot_mapping[total : self._filled] = -1",
         "pass",
-        "test_paged_kv_cache.py::test_a_captured_graph_reads_the_numbers_of_the_open_step",
+        "cache/test_paged_kv_cache.py::test_a_captured_graph_reads_the_numbers_of_the_open_step",
     ),
     torch(
         "block ids not looked at",
         STEP,
         "if table.size and not",
         "if False and not",
-        "test_paged_kv_cache_errors.py::test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel",
+        "cache/test_paged_kv_cache_errors.py::test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel",
     ),
     torch(
         "scales not copied",
         KV_CACHE,
         "copy_blocks(cache.scales[layer], pairs)",
         "pass",
-        "test_paged_kv_cache.py::test_copies_on_write_carry_the_scales",
+        "cache/test_paged_kv_cache.py::test_copies_on_write_carry_the_scales",
     ),
     torch(
         "a window that masks nothing",
         KV_CACHE,
         "(*variants, sliding_window(self.window))",
         "(*variants, causal_mask())",
-        "test_paged_kv_cache.py::test_a_window_costs_no_more_blocks_than_it_sees[*]",
+        "cache/test_paged_kv_cache.py::test_a_window_costs_no_more_blocks_than_it_sees[*]",
     ),
     torch(
         "commits what has failed",
         KV_CACHE,
         "commit if kind is None else",
         "commit if True else",
-        "test_paged_kv_cache.py::test_a_step_that_raises_never_was",
+        "cache/test_paged_kv_cache.py::test_a_step_that_raises_never_was",
     ),
 )

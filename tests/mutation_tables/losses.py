@@ -6,11 +6,11 @@ LOSS, LINEAR_LOSS = "kernels/cross_entropy.py", f"{OPS}loss/linear_cross_entropy
 
 
 def cross_entropy(test: str) -> str:
-    return f"test_cross_entropy.py::test_{test}"
+    return f"ops/loss/test_cross_entropy.py::test_{test}"
 
 
 def linear_cross_entropy(test: str) -> str:
-    return f"test_linear_cross_entropy.py::test_{test}"
+    return f"ops/loss/test_linear_cross_entropy.py::test_{test}"
 
 
 LOSSES = (

@@ -5,11 +5,11 @@ from .mutation import OPS, Mutation, torch
 
 def op(test: str, name: str, leg: str = "interpreted") -> str:
     """A test of `test_ops`."""
-    return f"test_ops.py::test_{test}[*{name}-{leg}]"
+    return f"ops/test_ops.py::test_{test}[*{name}-{leg}]"
 
 
 def norm(test: str) -> str:
-    return f"test_layer_norm.py::test_{test}"
+    return f"ops/norm/test_layer_norm.py::test_{test}"
 
 
 NORM, NORM_TRITON, NORM_TORCH = (

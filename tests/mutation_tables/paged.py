@@ -7,15 +7,15 @@ DECODE_TORCH = f"{OPS}paged/torch_decode.py"
 
 
 def case(name: str) -> str:
-    return f"test_attention.py::test_output_and_gradients[*-{name}-*]"
+    return f"ops/attention/test_attention.py::test_output_and_gradients[*-{name}-*]"
 
 
 def paged(test: str) -> str:
-    return f"test_paged_attention.py::test_{test}"
+    return f"ops/paged/test_paged_attention.py::test_{test}"
 
 
 def append(test: str) -> str:
-    return f"test_paged_append.py::test_{test}"
+    return f"ops/paged/test_paged_append.py::test_{test}"
 
 
 PAGED = (
@@ -46,7 +46,7 @@ PAGED = (
         ATTENTION_PAGED,
         "tl.load(block_table_ptr + page).to(tl.int64)",
         "tl.load(block_table_ptr + page)",
-        "test_offsets.py::test_of_pages[*interpreted]",
+        "ops/attention/test_offsets.py::test_of_pages[*interpreted]",
     ),
     Mutation(
         "table of the first sequence for all",
@@ -235,13 +235,13 @@ PAGED = (
         f"{OPS}paged/checks.py",
         "twice = used[1:] == used[:-1]",
         "twice = used[1:] == -1",
-        "test_paged_errors.py::test_slots_that_must_be_read_leave_the_cache_alone[*]",
+        "ops/paged/test_paged_errors.py::test_slots_that_must_be_read_leave_the_cache_alone[*]",
     ),
     torch(
         "blocks outside the pool let through",
         f"{OPS}paged/checks.py",
         "outside = owned & ((block_table < 0) | (block_table >= num_blocks))",
         "outside = owned & ((block_table < 0) | (block_table > num_blocks))",
-        "test_paged_errors.py::test_metadata_that_must_be_read[outside]",
+        "ops/paged/test_paged_errors.py::test_metadata_that_must_be_read[outside]",
     ),
 )

@@ -4,14 +4,14 @@ from .mutation import OPS, Mutation, torch
 
 
 def case(name: str) -> str:
-    return f"test_attention.py::test_output_and_gradients[*-{name}-*]"
+    return f"ops/attention/test_attention.py::test_output_and_gradients[*-{name}-*]"
 
 
 ACTIVATIONS, GELU, GLU = (f"kernels/{name}.py" for name in ("activations", "gelu", "glu"))
 
 
 def outputs(case: str) -> str:
-    return f"test_ops.py::test_outputs_and_gradients[{case}-interpreted]"
+    return f"ops/test_ops.py::test_outputs_and_gradients[{case}-interpreted]"
 
 
 POINTWISE = (
@@ -20,7 +20,7 @@ POINTWISE = (
         ACTIVATIONS,
         'elif KIND == "tanh":\n        gate, _ = _sigmoids(_twice_u(x))',
         'elif KIND == "tanh":\n        gate, _ = _normal(x)',
-        "test_gelu.py::test_the_approximations_are_told_apart[interpreted]",
+        "ops/activation/test_gelu.py::test_the_approximations_are_told_apart[interpreted]",
     ),
     Mutation(
         "the slope of erf for that of tanh",
@@ -34,14 +34,14 @@ POINTWISE = (
         ACTIVATIONS,
         "tl.where(x < 0, tail, 1.0 - tail), e",
         "tl.where(x < 0, 1.0 - (1.0 - tail), 1.0 - tail), e",
-        "test_gelu.py::test_tails_are_accurate_relative_to_themselves[none-interpreted]",
+        "ops/activation/test_gelu.py::test_tails_are_accurate_relative_to_themselves[none-interpreted]",
     ),
     Mutation(
         "a slope that overflows",
         ACTIVATIONS,
         "tl.where(x > 32.0, 32.0, tl.where(x < -32.0, -32.0, x))",
         "x",
-        "test_gelu.py::test_finite_inputs_have_finite_results[float32-tanh-interpreted]",
+        "ops/activation/test_gelu.py::test_finite_inputs_have_finite_results[float32-tanh-interpreted]",
     ),
     Mutation(
         "GELU's gradient without the density",
@@ -62,42 +62,42 @@ POINTWISE = (
         f"{OPS}activation/triton_backend.py",
         "dy, x = _laid_out(dy, dx), _laid_out(x, dx)",
         "dy, x = dy, _laid_out(x, dx)",
-        "test_gelu.py::test_layouts_are_those_of_torch[channels_last-gelu-interpreted]",
+        "ops/activation/test_gelu.py::test_layouts_are_those_of_torch[channels_last-gelu-interpreted]",
     ),
     Mutation(
         "results contiguous for any layout",
         f"{OPS}layout.py",
         "x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)",
         "x.new_empty(x.shape)",
-        "test_gelu.py::test_layouts_are_those_of_torch[channels_last-gelu-interpreted]",
+        "ops/activation/test_gelu.py::test_layouts_are_those_of_torch[channels_last-gelu-interpreted]",
     ),
     Mutation(
         "partial bias gradients in the input's dtype",
         f"{OPS}activation/triton_backend.py",
         "partial = x.new_empty(programs, rows.shape[1], dtype=torch.float32)",
         "partial = x.new_empty(programs, rows.shape[1])",
-        "test_gelu.py::test_bias_gradient_is_summed_in_fp32[3-interpreted]",
+        "ops/activation/test_gelu.py::test_bias_gradient_is_summed_in_fp32[3-interpreted]",
     ),
     Mutation(
         "a program takes its first tile of rows only",
         GELU,
         "tl.range(pid_p, tl.cdiv(R, BLOCK_R), P)",
         "tl.range(pid_p, P, P)",
-        "test_gelu.py::test_programs_loop_over_their_share_of_the_rows[interpreted]",
+        "ops/activation/test_gelu.py::test_programs_loop_over_their_share_of_the_rows[interpreted]",
     ),
     Mutation(
         "the sum with the bias rounded",
         GELU,
         "activate(x + bias, KIND))",
         "activate(round_to(x + bias, x_ptr.dtype.element_ty).to(tl.float32), KIND))",
-        "test_gelu.py::test_the_sum_with_the_bias_is_not_rounded[interpreted]",
+        "ops/activation/test_gelu.py::test_the_sum_with_the_bias_is_not_rounded[interpreted]",
     ),
     Mutation(
         "up activated",
         GLU,
         "activate(gate, KIND) * up",
         "activate(up, KIND) * gate",
-        "test_glu.py::test_the_first_argument_is_activated[swiglu-interpreted]",
+        "ops/activation/test_glu.py::test_the_first_argument_is_activated[swiglu-interpreted]",
     ),
     Mutation(
         "the gradient of up without the activation",
@@ -111,21 +111,21 @@ POINTWISE = (
         f"{OPS}activation/triton_backend.py",
         "gate, up, y = as_rows(gate), as_rows(up), as_rows(y)",
         "gate, up, y = as_rows(gate.contiguous()), as_rows(up.contiguous()), as_rows(y)",
-        "test_glu.py::test_halves_of_a_projection_are_read_in_place[shape0-swiglu-interpreted]",
+        "ops/activation/test_glu.py::test_halves_of_a_projection_are_read_in_place[shape0-swiglu-interpreted]",
     ),
     torch(
         "unknown approximate let through",
         f"{OPS}activation/checks.py",
         'approximate not in ("none", "tanh")',
         "False",
-        "test_gelu.py::test_unknown_approximate[erf]",
+        "ops/activation/test_gelu.py::test_unknown_approximate[erf]",
     ),
 )
 ROTATE, ROTARY_TORCH = "kernels/rotary.py", f"{OPS}rotary/torch_backend.py"
 
 
 def rotary(test: str) -> str:
-    return f"test_rotary.py::test_{test}"
+    return f"ops/rotary/test_rotary.py::test_{test}"
 
 
 ROTARY = (

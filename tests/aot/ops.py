@@ -1,0 +1,110 @@
+"""Every fused op compiled ahead of time, from the table of cases: forward and backward.
+
+An op runs on CPU tensors as it would on a GPU's, and what it would have launched is compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.cases import CASES, Case, Problem
+
+from . import compiled as aot
+
+ROWS = 33
+
+
+class OpProblem(NamedTuple):
+    """A case at a hidden size: its launches are compiled, for every target."""
+
+    op: str
+    dtype: str
+    hidden: int
+
+    def __str__(self):
+        return f"{self.op}-{self.dtype}-h{self.hidden}"
+
+    @property
+    def case(self) -> Case:
+        (case,) = (case for case in CASES if case.name == self.op)
+        return case
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether every row starts on 16 bytes, and Triton can know."""
+        return self.hidden % 16 == 0
+
+
+class Launched(NamedTuple):
+    """The kernel of a problem that is launched at ``position``."""
+
+    problem: OpProblem
+    kernel: str
+    position: int
+
+    def __str__(self):
+        return f"{self.problem}: {self.kernel}"
+
+
+def problems(target: str) -> list[OpProblem]:
+    """bf16 at a size that fits in a tile and at the largest; on sm_90 also fp32 and ragged ends."""
+    table = []
+    for case in CASES:
+        even = [size for size in case.sizes if size % 16 == 0]
+        short = min(8192, max(even))
+        table += [OpProblem(case.name, "bfloat16", size) for size in sorted({short, max(even)})]
+        if target == "sm_90":
+            odd = max((size for size in case.sizes if size % 16 and size <= 4096), default=short)
+            table.append(OpProblem(case.name, "float32", odd))
+    return table
+
+
+def launches(problem: OpProblem, target: str, rows: int = ROWS):
+    """What the forward and backward of a problem launch: (kernel, arguments, keywords)."""
+    inputs = problem.case.make_inputs(
+        Problem(rows, problem.hidden, getattr(torch, problem.dtype), "cpu")
+    )
+    inputs = [x.requires_grad_() if x.is_floating_point() else x for x in inputs]
+    with as_if_on(target), aot.recorded_launches() as found:
+        outputs = problem.case.op(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+    return found
+
+
+@contextlib.contextmanager
+def as_if_on(target: str):
+    """CPU tensors are the kernels' to compute on, tuned for ``target``."""
+    from fused_attention import tuning
+    from fused_attention.ops import backend
+
+    before = backend.uses_triton, tuning.architecture
+    backend.uses_triton = lambda *tensors: True
+    tuning.architecture = lambda device: target
+    try:
+        yield
+    finally:
+        backend.uses_triton, tuning.architecture = before
+
+
+def jobs(problems: list[OpProblem], target: str) -> list[tuple[Launched, str]]:
+    """Every kernel that the problems launch; what compiles to the same stands there once."""
+    found = {}
+    for problem in problems:
+        for position, launch in enumerate(launches(problem, target)):
+            launched = Launched(problem, launch[0].__name__, position)
+            found.setdefault(compiled_for(launch, target), (launched, target))
+    return list(found.values())
+
+
+def compiled_for(launch, target: str) -> str:
+    """What a kernel is compiled for: where this differs, so does the binary."""
+    return f"{launch[0].__name__} {aot.bound(launch, target)}"
+
+
+def inspect(launched: Launched, target: str) -> aot.Report:
+    launch = launches(launched.problem, target)[launched.position]
+    return aot.inspect_launch(launched, target, launch)

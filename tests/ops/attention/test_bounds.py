@@ -1,0 +1,97 @@
+"""The bounds of masks say which keys a tile of rows sees, and which all of it sees: exactly.
+
+One too tight is a wrong result (caught here: bounds off by one, in the kernels and in torch); one
+too loose is work for nothing.
+"""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from fused_attention.ops.attention.tiles import key_bounds
+from fused_attention.ops.attention.triton_backend import variant_stack
+from fused_attention.variants.base import Shape
+
+from ...helpers import stacks
+from ...helpers.stacks import Sizes
+from ...helpers.support import LEGS
+
+BOUNDED = ("causal", "top_left", "window", "window_both", "key_padding", "document", "prefix")
+
+
+def _seen(variant, rows, keys):
+    """(B, M, N) of booleans by the torch mask."""
+    b, _, row, kv_idx = (
+        torch.arange(n).view([-1 if d == i else 1 for d in range(4)])
+        for i, n in enumerate((2, 1, rows, keys))
+    )
+    seen = variant.torch_mask(b, 0 * b, row + keys - rows, kv_idx, rows, keys)
+    return seen.expand(2, 1, rows, keys)[:, 0]
+
+
+@pytest.mark.parametrize("rows, keys", [(33, 70), (70, 70), (70, 33)])
+@pytest.mark.parametrize("stack", BOUNDED)
+def test_bounds_are_exact(stack, rows, keys):
+    if stack == "document" and rows > keys:
+        pytest.skip("documents have no more queries than keys")
+    shape = Sizes(2, 1, 1, rows, keys, 8, 8)
+    tensors = stacks.draw(stack, shape, torch.Generator().manual_seed(1), torch.float32)
+    (variant,) = stacks.build(stack, tensors)
+    seen = _seen(variant, rows, keys)
+    call = Shape(2, 1, rows, keys, torch.device("cpu"))
+    for b, first in ((b, first) for b in range(2) for first in range(rows)):
+        for last in range(first, min(first + 20, rows)):
+            some = seen[b, first : last + 1].any(0).nonzero()[:, 0].tolist()
+            every = seen[b, first : last + 1].all(0).nonzero()[:, 0].tolist()
+            lo, hi, full_lo, full_hi = key_bounds(call, (variant,), b, first, last)
+            where = (stack, b, first, last)
+            assert list(range(lo, hi)) == some, where
+            assert list(range(full_lo, full_hi)) == every, where
+
+
+@triton.jit
+def _bounds_kernel(
+    out_ptr, first, seqlen_q, seqlen_k, length, stop, mask_args, BOUNDS: tl.constexpr
+):
+    """Program (b, i) stores the bounds of positions first + i ... first + i + length - 1."""
+    b = tl.program_id(0)
+    i = tl.program_id(1)
+    low = first + i
+    high = tl.minimum(low + length, stop) - 1
+    lo, hi, full_lo, full_hi = BOUNDS[0](b, 0, low, high, seqlen_q, seqlen_k, mask_args[0])
+    out_ptr += (b * tl.num_programs(1) + i) * 4
+    tl.store(out_ptr, lo)
+    tl.store(out_ptr + 1, hi)
+    tl.store(out_ptr + 2, full_lo)
+    tl.store(out_ptr + 3, full_hi)
+
+
+@pytest.mark.parametrize("device", LEGS[1:])
+@pytest.mark.parametrize("rows, keys", [(11, 19), (19, 11)])
+@pytest.mark.parametrize("stack", BOUNDED)
+def test_bounds_of_hooks_are_exact(device, stack, rows, keys):
+    """Of a tile of rows in keys, and of a tile of keys in rows."""
+    if stack == "document" and rows > keys:
+        pytest.skip("documents have no more queries than keys")
+    shape = Sizes(2, 1, 1, rows, keys, 8, 8)
+    tensors = stacks.draw(stack, shape, torch.Generator().manual_seed(1), torch.float32)
+    (variant,) = stacks.build(stack, tensors)
+    seen = _seen(variant, rows, keys)
+    (variant,) = stacks.build(stack, [x if x is None else x.to(device) for x in tensors])
+    hooks = variant_stack([variant])
+    offset = keys - rows
+    for bounds, seen_by, start, other in (
+        (hooks.key_bounds, seen, offset, 0),
+        (hooks.query_bounds, seen.mT, 0, offset),
+    ):
+        length, count, width = 5, seen_by.shape[1], seen_by.shape[2]
+        found = torch.zeros(2, count, 4, dtype=torch.int32, device=device)
+        _bounds_kernel[(2, count)](
+            *(found, start, rows, keys, length, start + count, hooks.mask_args), BOUNDS=bounds
+        )
+        for b, i in ((b, i) for b in range(2) for i in range(count)):
+            lo, hi, full_lo, full_hi = (found[b, i] - other).clamp(0, width).tolist()
+            tile = seen_by[b, i : i + length]
+            assert list(range(lo, hi)) == tile.any(0).nonzero()[:, 0].tolist(), (b, i)
+            assert list(range(full_lo, full_hi)) == tile.all(0).nonzero()[:, 0].tolist(), (b, i)

@@ -1,0 +1,212 @@
+"""Every variant alone and in company, on every leg, and what `define_variant` promises.
+
+Caught here (tests/mutations.py): an argument's gradient not summed over what was broadcast, hooks
+folded in the wrong order, by test_alone_and_in_company.
+"""
+
+import math
+import sys
+
+import pytest
+import torch
+
+import fused_attention as fa
+from fused_attention.variants import base
+
+from ..helpers import budget, custom_variants, inputs
+from ..helpers.stacks import PARTS, Sizes
+from ..helpers.support import every_leg
+
+COMPANY = (
+    "alibi+causal",
+    "causal+softcap",
+    "softcap+bias_heads",
+    "alibi+bias_shared+window",
+    "bias+bias",
+    "causal+key_padding+mask",
+    "document+causal+softcap",
+    "stripes+window_both",
+    "bend+sink+prefix",
+    "sink+softcap+alibi_batch+top_left",
+)
+SHAPE = Sizes(2, 2, 1, 33, 70, 8, 16)
+
+
+@every_leg
+@pytest.mark.parametrize("stack", [*PARTS, *COMPANY])
+def test_alone_and_in_company(device, stack):
+    """Output, LSE and all gradients, those of slopes, biases and a user's own argument too."""
+    budget.check(inputs.make(SHAPE, torch.float32, device, stack=stack))
+
+
+@every_leg
+def test_order_of_scores_matters_and_is_kept(device):
+    """softcap(bias(s)) is not bias(softcap(s)), and each is what the reference makes of it."""
+    outs = [
+        budget.check(inputs.make(SHAPE, torch.float32, device, stack=stack))["out"]
+        for stack in ("bias_heads+bend+softcap", "bend+bias_heads+softcap", "softcap+bend")
+    ]
+    assert (outs[0] - outs[1]).abs().max() > 0.01
+
+
+@every_leg
+def test_masks_come_last_wherever_they_stand(device):
+    """A capped -inf would be -cap: masks apply to finite scores, after every score."""
+    q, k, v = (torch.randn(1, 1, n, 16, device=device) for n in (5, 40, 40))
+    masks_first = (fa.sliding_window(2), fa.softcap(1.0))
+    first = fa.attention(q, k, v, masks_first)
+    assert torch.equal(first, fa.attention(q, k, v, masks_first[::-1]))
+    torch.testing.assert_close(first, fa.reference.attention(q, k, v, masks_first[::-1]).out)
+    v[:, :, :33] = 1e6  # keys that no window reaches: the rows stand at 35 to 39
+    assert torch.equal(first, fa.attention(q, k, v, masks_first))
+
+
+@every_leg
+def test_one_variant_is_a_stack_of_one(device):
+    q = torch.randn(1, 1, 20, 8, device=device)
+    assert torch.equal(fa.attention(q, q, q, fa.causal()), fa.attention(q, q, q, [fa.causal()]))
+
+
+@every_leg
+def test_the_same_argument_twice(device):
+    """Its gradient is the sum over its uses."""
+    q, k, v = (torch.randn(1, 2, 9, 8, device=device) for _ in range(3))
+    bias = torch.randn(1, 2, 9, 9, device=device)
+    once = (2 * bias).requires_grad_()
+    twice = bias.clone().requires_grad_()
+    fa.attention(q, k, v, fa.bias(once)).square().sum().backward()
+    fa.attention(q, k, v, (fa.bias(twice), fa.bias(twice))).square().sum().backward()
+    torch.testing.assert_close(twice.grad, 2 * once.grad)
+
+
+@every_leg
+@pytest.mark.parametrize("name", ["lengths", "mask", "ids"])
+def test_arguments_with_gaps_and_without_size(device, name):
+    """int32 lengths, a step through memory, a mask of one row: strides are heeded."""
+    q, k, v = (torch.randn(2, 2, n, 8, device=device) for n in (20, 40, 40))
+    if name == "lengths":
+        tensor = torch.tensor([7, -1, 33, -1], device=device, dtype=torch.int32)[::2]
+        same = torch.tensor([7, 33], device=device)
+        make = fa.key_padding
+    elif name == "mask":
+        tensor = torch.rand(40, 2, device=device).T[:, None, None] < 0.5
+        same = tensor.expand(2, 2, 20, 40).contiguous()
+        make = fa.mask
+    else:
+        tensor = (torch.arange(80, device=device) // 14)[::2]
+        same = tensor.to(torch.int32).expand(2, 40).contiguous()
+        make = fa.document
+    found = fa.attention(q, k, v, make(tensor))
+    assert torch.equal(found, fa.attention(q, k, v, make(same)))
+    reference = fa.reference.attention(q, k, v, make(same)).out
+    torch.testing.assert_close(found, reference)
+
+
+def test_encoding_and_back():
+    """A stack survives as a string, tensors and floats: kinds, order, ints as ints."""
+    slopes, lengths = torch.rand(2), torch.tensor([3, 4])
+    stack = (
+        fa.softcap(2.5),
+        fa.sliding_window(7, 1),
+        fa.alibi(slopes),
+        fa.key_padding(lengths),
+        fa.causal(align="top_left"),
+        custom_variants.SINK(torch.rand(1, 2, 1, 4), 0.5),
+    )
+    spec, tensors, scalars = base.encode(stack)
+    assert scalars == [2.5, 7.0, 1.0, 0.5] and len(tensors) == 3
+    back = base.decode(spec, tensors, scalars)
+    assert [x.type for x in back] == [x.type for x in stack]
+    for x, y in zip(back, stack, strict=True):
+        assert len(x.args) == len(y.args)
+        for arg, original in zip(x.args, y.args, strict=True):
+            assert type(arg) is type(original)
+            same = torch.equal(arg, original) if torch.is_tensor(arg) else arg == original
+            assert same
+    assert base.decode(*base.encode(())) == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tanh_is_fast", [True, False])
+def test_softcap_keeps_every_bit_by_either_formula(monkeypatch, dtype, tanh_is_fast):
+    """From where tanh is the identity to where it is one; the machine decides which is used."""
+    monkeypatch.setattr(
+        sys.modules["fused_attention.variants.softcap"], "_TANH_IS_FAST", tanh_is_fast
+    )
+    variant = fa.softcap(30.0)
+    size = torch.logspace(-30, 30, 601, dtype=dtype)
+    s = torch.cat([-size, size, torch.zeros(1, dtype=dtype)])
+    exact = torch.tensor([30 * math.tanh(x / 30) for x in s.tolist()], dtype=torch.float64)
+    with torch.no_grad():
+        found = variant.torch_score(s, *(None,) * 6)
+    error = (found.double() - exact).abs()
+    assert (error <= 4 * torch.finfo(dtype).eps * exact.abs()).all()
+
+
+def test_alibi_slopes_are_the_papers():
+    """Powers of two: 2^(-8i/n).  In between: those of the power below, then every other above."""
+    torch.testing.assert_close(fa.alibi_slopes(8), 2.0 ** -torch.arange(1.0, 9))
+    torch.testing.assert_close(fa.alibi_slopes(16), 2.0 ** (-torch.arange(1.0, 17) / 2))
+    odd = torch.tensor([2.0**-i for i in range(1, 9)] + [2.0 ** (-i / 2) for i in (1, 3, 5, 7)])
+    torch.testing.assert_close(fa.alibi_slopes(12), odd)
+    torch.testing.assert_close(fa.alibi_slopes(1), torch.tensor([2.0**-8]))
+
+
+def _mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return kv_idx <= q_idx
+
+
+def _score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return s
+
+
+BOTH = {"score": _score, "torch_score": _score}
+
+
+@pytest.mark.parametrize(
+    "hooks, message",
+    [
+        ({"mask": _mask}, "torch_mask is missing"),
+        ({"torch_mask": _mask}, "mask is missing"),
+        ({"score": _score, "additive": True}, "torch_score is missing"),
+        ({}, "expected a mask or a score"),
+        (BOTH, "either additive=True or a score_grad"),
+        (
+            {**BOTH, "additive": True, "score_grad": _score, "torch_score_grad": _score},
+            "either additive=True or a score_grad",
+        ),
+        ({**BOTH, "score_grad": _score}, "torch_score_grad is missing"),
+        ({**BOTH, "additive": True, "arg_grad": _score}, "torch_arg_grad is missing"),
+        (
+            {"mask": _mask, "torch_mask": _mask, "key_bounds": _mask},
+            "torch_key_bounds is missing",
+        ),
+        (
+            {"mask": _mask, "torch_mask": _mask, "key_bounds": _mask, "torch_key_bounds": _mask},
+            "must be given together",
+        ),
+    ],
+)
+def test_incomplete_definitions_are_refused(hooks, message):
+    before = dict(base._TYPES)
+    with pytest.raises(ValueError, match=f"variant 'test_incomplete'.*{message}"):
+        fa.define_variant("test_incomplete", **hooks)
+    assert before == base._TYPES
+
+
+def test_names_belong_to_modules():
+    """Defining anew is fine where it was defined (a notebook's cell), an error elsewhere."""
+    kept = base._TYPES["test_stripes"]
+    with pytest.raises(ValueError, match="'test_stripes' is already defined by module"):
+        fa.define_variant("test_stripes", mask=_mask, torch_mask=_mask)
+    assert base._TYPES["test_stripes"] is kept
+    first = fa.define_variant("test_mine", mask=_mask, torch_mask=_mask)
+    second = fa.define_variant("test_mine", mask=_mask, torch_mask=_mask)
+    assert base._TYPES.pop("test_mine") is second is not first
+    with pytest.raises(ValueError, match="'test_mine' is not defined in this process"):
+        base.decode("test_mine:", [], [])
+
+
+def test_arguments_of_other_types_are_refused():
+    with pytest.raises(TypeError, match=r"test_stripes: argument 0 must be a tensor.*got str"):
+        custom_variants.STRIPES("3")
