@@ -2,7 +2,7 @@
 
 Every entry was chosen by compiling it ahead of time (`make aot`): the largest tiles tried that
 neither spill nor outgrow shared memory, and that keep the matrix units' own instructions; where
-none does all of that, `tests/test_aot.py` says so.  None has been timed on a GPU yet.
+none does all of that, `tests/aot/test_aot.py` says so.  None has been timed on a GPU yet.
 """
 
 from __future__ import annotations

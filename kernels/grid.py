@@ -14,8 +14,9 @@ def query_tile(num_heads, seqlen_q, GROUP_SIZE: tl.constexpr, BLOCK_M: tl.conste
     pid = tl.program_id(0)
     start_m = (num_tiles - 1 - pid % num_tiles) * BLOCK_M
     off_bh = pid // num_tiles
+    off_b = off_bh // num_heads
     off_h = off_bh % num_heads
-    return start_m, off_bh // num_heads, off_h, off_h // GROUP_SIZE, off_bh
+    return start_m, off_b, off_h, off_h // GROUP_SIZE, off_bh
 
 
 @triton.jit

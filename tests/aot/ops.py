@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.cases import CASES, Case, Problem
 
-from . import compiled as aot
+from . import compiler
 
 ROWS = 33
 
@@ -68,7 +68,7 @@ def launches(problem: OpProblem, target: str, rows: int = ROWS):
         Problem(rows, problem.hidden, getattr(torch, problem.dtype), "cpu")
     )
     inputs = [x.requires_grad_() if x.is_floating_point() else x for x in inputs]
-    with as_if_on(target), aot.recorded_launches() as found:
+    with as_if_on(target), compiler.recorded_launches() as found:
         outputs = problem.case.op(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
@@ -102,9 +102,9 @@ def jobs(problems: list[OpProblem], target: str) -> list[tuple[Launched, str]]:
 
 def compiled_for(launch, target: str) -> str:
     """What a kernel is compiled for: where this differs, so does the binary."""
-    return f"{launch[0].__name__} {aot.bound(launch, target)}"
+    return f"{launch[0].__name__} {compiler.bound(launch, target)}"
 
 
-def inspect(launched: Launched, target: str) -> aot.Report:
+def inspect(launched: Launched, target: str) -> compiler.Report:
     launch = launches(launched.problem, target)[launched.position]
-    return aot.inspect_launch(launched, target, launch)
+    return compiler.inspect_launch(launched, target, launch)

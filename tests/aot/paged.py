@@ -1,4 +1,4 @@
-"""The paged kernels as production would launch them, for `aot`.
+"""The paged kernels as production would launch them, for `attention.cases`.
 
 A case's kernel reads ``paged_decode``, ``paged_prefill``, ``paged_combine``, ``paged_append`` or
 ``paged_copy``; slashes set off the storage where it is not the dtype of q, and what is scaled:

@@ -7,7 +7,7 @@ rows that is a constant of the kernel.
 
 import pytest
 
-from . import compiled as aot, ops as aot_ops
+from . import attention, compiler, ops
 
 pytestmark = pytest.mark.aot
 
@@ -28,24 +28,24 @@ OP_SPILLS = {  # twice: ptxas keeps to 64 registers, which lets two programs run
 NO_ROWS_STORED = {"_cross_entropy_forward_kernel", "_norm_columns_kernel", "_norm_reduce_kernel"}
 
 
-@pytest.fixture(scope="module", params=aot.TARGETS)
+@pytest.fixture(scope="module", params=compiler.TARGETS)
 def reports(request):
     """All cases for one target, compiled in parallel."""
-    jobs = [(case, request.param) for case in aot.cases()]
-    return list(aot.inspect_all(jobs))
+    jobs = [(case, request.param) for case in attention.cases()]
+    return list(compiler.inspect_all(jobs, inspect=attention.inspect))
 
 
-def complaints(report: aot.Report) -> list[str]:
+def complaints(report: compiler.Report) -> list[str]:
     """What a report breaks of DESIGN's demands, in words; exceptions are the tables above."""
     where = (str(report.case), report.target)
     found = [report.error] if report.error else []
     if report.spilled and where not in SPILLS:
         found.append(f"spills {report.spilled} times")
-    if report.shared > aot.SHARED_LIMIT[report.target]:
+    if report.shared > compiler.SHARED_LIMIT[report.target]:
         found.append(f"needs {report.shared} bytes of shared memory")
-    needs_matrix = report.case.dtype == "bfloat16" and aot.multiplies(report.case)
+    needs_matrix = report.case.dtype == "bfloat16" and attention.multiplies(report.case)
     if needs_matrix and not report.matrix and where not in NO_MATRIX_INSTRUCTION:
-        found.append(f"does not use {aot.matrix_instruction(report.case, report.target)}")
+        found.append(f"does not use {compiler.matrix_instruction(report.case, report.target)}")
     if report.target == "sm_90" and report.matrix and report.waits > report.matrix // 2:
         found.append(f"waits {report.waits} times for {report.matrix} wgmmas")
     return found + [f"ptxas warns {warning}" for warning in report.warnings]
@@ -59,30 +59,30 @@ def test_every_kernel_compiles_well(reports):
 
 
 def test_complaints_are_raised():
-    case = aot.Case("forward", "bfloat16", 64, "full")
-    report = aot.Report(case, "sm_90", spilled=3, shared=300_000, matrix=0)
+    case = attention.KernelCase("forward", "bfloat16", 64, "full")
+    report = compiler.Report(case, "sm_90", spilled=3, shared=300_000, matrix=0)
     assert len(complaints(report)) == 3
-    assert complaints(aot.Report(case, "sm_90", matrix=32, waits=32))
-    assert not complaints(aot.Report(case, "sm_90", matrix=32, waits=4))
+    assert complaints(compiler.Report(case, "sm_90", matrix=32, waits=32))
+    assert not complaints(compiler.Report(case, "sm_90", matrix=32, waits=4))
 
 
-@pytest.mark.parametrize("target", aot.TARGETS)
+@pytest.mark.parametrize("target", compiler.TARGETS)
 def test_every_op_compiles_well(target):
-    jobs = aot_ops.jobs(aot_ops.problems(target), target)
+    jobs = ops.jobs(ops.problems(target), target)
     bad = [
         f"{report.case}: {'; '.join(found)}"
-        for report in aot.inspect_all(jobs, inspect=aot_ops.inspect)
+        for report in compiler.inspect_all(jobs, inspect=ops.inspect)
         if (found := complaints_of_op(report))
     ]
     assert not bad, "\n".join(bad)
 
 
-def complaints_of_op(report: aot.Report) -> list[str]:
+def complaints_of_op(report: compiler.Report) -> list[str]:
     """No spills, fits, and where rows are contiguous 16 bytes at a time, on NVIDIA."""
     found = [report.error] if report.error else []
     if report.spilled and (str(report.case), report.target) not in OP_SPILLS:
         found.append(f"spills {report.spilled} times")
-    if report.shared > aot.SHARED_LIMIT[report.target]:
+    if report.shared > compiler.SHARED_LIMIT[report.target]:
         found.append(f"needs {report.shared} bytes of shared memory")
     if report.case.problem.contiguous and report.target.startswith("sm_"):
         if not report.vector_loads:
@@ -94,22 +94,19 @@ def complaints_of_op(report: aot.Report) -> list[str]:
 
 def test_complaints_of_ops_are_raised():
     def report(hidden, **found):
-        problem = aot_ops.OpProblem("layer_norm", "bfloat16", hidden)
-        launched = aot_ops.Launched(problem, "_norm_forward_kernel", 0)
-        return aot.Report(launched, "sm_90", **found)
+        problem = ops.OpProblem("layer_norm", "bfloat16", hidden)
+        launched = ops.Launched(problem, "_norm_forward_kernel", 0)
+        return compiler.Report(launched, "sm_90", **found)
 
     assert len(complaints_of_op(report(64, spilled=1, shared=300_000))) == 4
     assert not complaints_of_op(report(64, vector_loads=2, vector_stores=1))
     assert not complaints_of_op(report(100))
 
 
-@pytest.mark.parametrize("problem", aot_ops.problems("sm_90"), ids=str)
+@pytest.mark.parametrize("problem", ops.problems("sm_90"), ids=str)
 def test_the_number_of_rows_recompiles_nothing(problem):
     compiled = {
-        rows: {
-            aot_ops.compiled_for(launch, "sm_90")
-            for launch in aot_ops.launches(problem, "sm_90", rows)
-        }
+        rows: {ops.compiled_for(launch, "sm_90") for launch in ops.launches(problem, "sm_90", rows)}
         for rows in (1, 2, 16, 17, 48)
     }
     assert compiled[48], "nothing is launched"

@@ -15,7 +15,24 @@ import fused_attention as fa
 from fused_attention.cache import step_tensors
 from fused_attention.ops.paged.quantization import LARGEST
 
-from ..helpers.caches import FLOATS, HEAD_DIM, HEADS, KV_HEADS, LAYERS, Decoder, attend_with, compare, dense, make, poison, run, sentence, snapshot, tokens_of, within_budget
+from ..helpers.caches import (
+    FLOATS,
+    HEAD_DIM,
+    HEADS,
+    KV_HEADS,
+    LAYERS,
+    Decoder,
+    attend_with,
+    compare,
+    dense,
+    make,
+    poison,
+    run,
+    sentence,
+    snapshot,
+    tokens_of,
+    within_budget,
+)
 from ..helpers.support import every_leg, name_of
 
 

@@ -5,7 +5,17 @@ import torch
 
 import fused_attention as fa
 
-from ..helpers.caches import HEAD_DIM, KV_HEADS, LAYERS, Decoder, make, run, sentence, snapshot, tokens_of
+from ..helpers.caches import (
+    HEAD_DIM,
+    KV_HEADS,
+    LAYERS,
+    Decoder,
+    make,
+    run,
+    sentence,
+    snapshot,
+    tokens_of,
+)
 
 
 @pytest.mark.parametrize(

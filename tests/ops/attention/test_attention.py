@@ -31,7 +31,15 @@ from ...helpers import budget, inputs
 from ...helpers.attention_cases import CASES
 from ...helpers.rounding import ATEN_HALF_EXP
 from ...helpers.stacks import Sizes
-from ...helpers.support import FLOATS, every_leg, forget_bounds, name_of, over_cases, poisoned, set_tiles
+from ...helpers.support import (
+    FLOATS,
+    every_leg,
+    forget_bounds,
+    name_of,
+    over_cases,
+    poisoned,
+    set_tiles,
+)
 
 
 @over_cases(CASES)
