@@ -27,7 +27,7 @@ SOURCES = (
     *("*.py", "generation/*.py", "models/*.py", "modules/*.py", "ops/*.py", "variants/*.py"),
     "kernels/*.py",
     *(f"benchmarks/{name}.py" for name in MEASURING),
-    "benchmarks/cases/*.py",
+    "testing/*.py",
 )
 BUSY_SAMPLE_S = 0.5
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "pandas", "matplotlib")

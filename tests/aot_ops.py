@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.cases import CASES, Case, Problem
+from fused_attention.testing import CASES, Case, Problem
 
 from . import aot
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.cases import Case, Problem
+from fused_attention.testing import Case, Problem
 
 from .budget import distance, largest
 from .support import poisoned

@@ -20,10 +20,10 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 import fused_attention as fa
-from benchmarks.cases import Case, Problem
-from benchmarks.cases.cross_entropy import IGNORED
 from fused_attention import tuning
 from fused_attention.ops import cross_entropy_torch
+from fused_attention.testing import Case, Problem
+from fused_attention.testing.cross_entropy import IGNORED
 
 from .op_budget import Question, ask, check, evaluate
 from .op_calls import recorded

@@ -4,6 +4,8 @@ Only models and visualize use reference.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ MAY_IMPORT = {
     "models": {"generation", "integrations", "modules", "ops", "reference", "variants"},
     "visualize": {"models", "reference"},
     "integrations": {"modules", "ops", "paged_kv_cache", "variants"},
+    "testing": {"__init__"},
 }
 # These stand outside the order: they see the whole package, and the package never sees them.
 FREE = {"__init__", "benchmarks"}
@@ -80,6 +83,11 @@ def test_dependencies_point_one_way():
     assert not found, "\n".join(found)
 
 
+def test_importing_the_package_does_not_import_its_testing():
+    code = "import sys, fused_attention; sys.exit('fused_attention.testing' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_every_part_is_read():
     parts = {part_of(module_name(path)) for path in sources()}
     assert {"__init__", "kernels", "variants", "ops", "reference", "benchmarks"} <= parts
@@ -106,6 +114,9 @@ def test_every_part_is_read():
         ("fused_attention/_triton.py", "from .ops import attention"),
         ("fused_attention/novelty/deep.py", "from ..variants import causal"),
         ("benchmarks/cli.py", "from benchmarks.fits import fit"),
+        ("fused_attention/testing/gelu.py", "from ..benchmarks import timing"),
+        ("fused_attention/testing/gelu.py", "from tests import op_budget"),
+        ("fused_attention/ops/gelu.py", "from ..testing import CASES"),
     ],
 )
 def test_a_violation_is_found(path, source):
@@ -123,6 +134,7 @@ def test_a_violation_is_found(path, source):
         ("fused_attention/ops/__init__.py", "from .attention import attention"),
         ("fused_attention/__init__.py", "from . import reference\nfrom .ops import attention"),
         ("benchmarks/providers.py", "import fused_attention as fa\nfrom . import fits"),
+        ("fused_attention/testing/gelu.py", "import fused_attention as fa\nfrom . import op_case"),
     ],
 )
 def test_what_is_allowed_passes(path, source):

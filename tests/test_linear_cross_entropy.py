@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import fused_attention as fa
-from benchmarks.cases import Case, Problem
-from benchmarks.cases.cross_entropy import IGNORED
 from benchmarks.memory import cpu_peak
 from fused_attention import tuning
+from fused_attention.testing import Case, Problem
+from fused_attention.testing.cross_entropy import IGNORED
 
 from .op_budget import ask, check
 from .support import every_leg, name_of, poisoned, runs_triton

@@ -7,7 +7,7 @@ that writes to its input, a buffer left unwritten, an op that is not traceable.
 import pytest
 import torch
 
-from benchmarks.cases import CASES, Problem
+from fused_attention.testing import CASES, Problem
 
 from .op_budget import Question, ask, check, evaluate
 from .op_calls import recorded, traced_through_operators

@@ -18,7 +18,7 @@ from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import fused_attention as fa
-from benchmarks.cases import Case
+from fused_attention.testing import Case
 
 from . import op_budget
 from .support import LEGS, name_of

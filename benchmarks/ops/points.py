@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cases import Problem
+from fused_attention.testing import Problem
+
 from ..points import Measurement
 
 AXES = ("provider", "op", "mode", "rows", "hidden")

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from ..cases import Case, Problem
+from fused_attention.testing import Case, Problem
+
 from ..isolate import Unsupported
 from ..lookup import lookup
 from ..providers import Prepared

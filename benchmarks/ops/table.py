@@ -1,6 +1,7 @@
 """The ops that can be measured, by name."""
 
-from ..cases import CASES, Case
+from fused_attention.testing import CASES, Case
+
 from ..lookup import lookup
 
 OPS: dict[str, Case] = {case.name: case for case in CASES}

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from fused_attention.testing import Case, Problem
+
 from .. import errors, isolate, memory, timing
-from ..cases import Case, Problem
 from ..worker import COMPILE_THREADS
 from . import providers, table
 from .points import OpPoint

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from benchmarks.cases import Case, Problem
+from fused_attention.testing import Case, Problem
 
 MIB = 2**20
 ALLOCATED = 200 * MIB

@@ -1,7 +1,7 @@
 """Every fused op as a `Case`; a new one is added to its family's file, a new family here."""
 
 from . import cross_entropy, gelu, glu, norms, rotary
-from .case import SIZES, Case, Problem
+from .op_case import SIZES, Case, Problem
 
 CASES: tuple[Case, ...] = (
     *cross_entropy.CASES,

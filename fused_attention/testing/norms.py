@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import fused_attention as fa
 from fused_attention import philox
 
-from .case import Case, Problem
+from .op_case import Case, Problem
 
 EPS = 1e-5
 

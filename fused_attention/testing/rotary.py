@@ -6,7 +6,7 @@ import torch
 
 import fused_attention as fa
 
-from .case import Case, Problem
+from .op_case import Case, Problem
 
 _HEAD_DIM = 128
 _TABLES: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import fused_attention as fa
 
-from .case import Case, Problem
+from .op_case import Case, Problem
 
 
 def _input(problem: Problem):
