@@ -94,7 +94,7 @@ def complaints_of_op(report: aot.Report) -> list[str]:
 
 def test_complaints_of_ops_are_raised():
     def report(hidden, **found):
-        problem = aot_ops.OpProblem("layer_norm", "bfloat16", hidden)
+        problem = aot_ops.CompiledProblem("layer_norm", "bfloat16", hidden)
         launched = aot_ops.Launched(problem, "_norm_forward_kernel", 0)
         return aot.Report(launched, "sm_90", **found)
 

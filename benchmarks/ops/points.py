@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fused_attention.testing import Problem
+from fused_attention.testing import OpProblem
 
 from ..points import Measurement
 
@@ -38,8 +38,8 @@ class OpPoint(Measurement):
         return self.rows * self.hidden
 
     @property
-    def problem(self) -> Problem:
-        return Problem(self.rows, self.hidden, getattr(torch, self.dtype), self.device, self.seed)
+    def problem(self) -> OpProblem:
+        return OpProblem(self.rows, self.hidden, getattr(torch, self.dtype), self.device, self.seed)
 
     @staticmethod
     def title(row: dict) -> str:

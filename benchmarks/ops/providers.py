@@ -1,4 +1,4 @@
-"""Who computes an op: one function each, which takes a Case and its Problem.
+"""Who computes an op: one function each, which takes an `OpCase` and its `OpProblem`.
 
 It returns what to call on the case's inputs, or raises Unsupported with the reason.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from fused_attention.testing import Case, Problem
+from fused_attention.testing import OpCase, OpProblem
 
 from ..isolate import Unsupported
 from ..lookup import lookup
@@ -17,19 +17,19 @@ from ..providers import Prepared
 LIGER = "liger_kernel"
 
 
-def eager(case: Case, problem: Problem) -> Prepared:
+def eager(case: OpCase, problem: OpProblem) -> Prepared:
     return Prepared(case.reference)
 
 
-def compiled(case: Case, problem: Problem) -> Prepared:
+def compiled(case: OpCase, problem: OpProblem) -> Prepared:
     return Prepared(torch.compile(case.reference, dynamic=False), compiled=True)
 
 
-def fused(case: Case, problem: Problem) -> Prepared:
+def fused(case: OpCase, problem: OpProblem) -> Prepared:
     return Prepared(case.op)
 
 
-def liger(case: Case, problem: Problem) -> Prepared:
+def liger(case: OpCase, problem: OpProblem) -> Prepared:
     if case.liger is None:
         raise Unsupported(f"Liger has no {case.name}")
     if not has_liger():
@@ -45,7 +45,7 @@ def has_liger() -> bool:
 
 BASELINE = "torch"
 OURS = "fused"
-PROVIDERS: dict[str, Callable[[Case, Problem], Prepared]] = {
+PROVIDERS: dict[str, Callable[[OpCase, OpProblem], Prepared]] = {
     BASELINE: eager,
     "compile": compiled,
     "liger": liger,
@@ -53,6 +53,6 @@ PROVIDERS: dict[str, Callable[[Case, Problem], Prepared]] = {
 }
 
 
-def find(name: str) -> Callable[[Case, Problem], Prepared]:
+def find(name: str) -> Callable[[OpCase, OpProblem], Prepared]:
     """A provider by name; ValueError if there is none."""
     return lookup("provider", name, PROVIDERS)

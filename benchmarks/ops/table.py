@@ -1,12 +1,12 @@
 """The ops that can be measured, by name."""
 
-from fused_attention.testing import CASES, Case
+from fused_attention.testing import CASES, OpCase
 
 from ..lookup import lookup
 
-OPS: dict[str, Case] = {case.name: case for case in CASES}
+OPS: dict[str, OpCase] = {case.name: case for case in CASES}
 
 
-def find(name: str) -> Case:
+def find(name: str) -> OpCase:
     """A case by name, or the user's own as module:name; ValueError if there is none."""
     return lookup("op", name, OPS)

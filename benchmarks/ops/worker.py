@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fused_attention.testing import Case, Problem
+from fused_attention.testing import OpCase, OpProblem
 
 from .. import errors, isolate, memory, timing
 from ..worker import COMPILE_THREADS
@@ -97,7 +97,7 @@ def measure(point: OpPoint) -> dict:
     }
 
 
-def _tensors(case: Case, problem: Problem, backward: bool) -> tuple[tuple, tuple]:
+def _tensors(case: OpCase, problem: OpProblem, backward: bool) -> tuple[tuple, tuple]:
     """The inputs, and the gradients of the outputs if those are wanted."""
     inputs = tuple(case.make_inputs(problem))
     if not backward:
@@ -111,17 +111,17 @@ def _tensors(case: Case, problem: Problem, backward: bool) -> tuple[tuple, tuple
     )
 
 
-def _load_kernels(case: Case, call: Callable, problem: Problem, backward: bool) -> None:
+def _load_kernels(case: OpCase, call: Callable, problem: OpProblem, backward: bool) -> None:
     """Pages code in on a problem too small to hide in what is measured afterwards."""
     small = problem._replace(rows=min(problem.rows, WARM_UP_ROWS))
     Task(call, *_tensors(case, small, backward))()
 
 
-def _total(count: Callable[[Problem, bool], int], problem: Problem, backward: bool) -> int:
+def _total(count: Callable[[OpProblem, bool], int], problem: OpProblem, backward: bool) -> int:
     return count(problem, False) + (count(problem, True) if backward else 0)
 
 
-def _error(case: Case, call: Callable, problem: Problem, backward: bool) -> float:
+def _error(case: OpCase, call: Callable, problem: OpProblem, backward: bool) -> float:
     rows = max(1, COMPARED // problem.hidden)
     task = Task(call, *_tensors(case, problem._replace(rows=min(rows, problem.rows)), backward))
     plain = replace(task, call=case.reference)

@@ -1,4 +1,4 @@
-"""Normalisation: LayerNorm and RMSNorm, alone and after the residual sum."""
+"""Normalization: LayerNorm and RMSNorm, alone and after the residual sum."""
 
 import torch
 import torch.nn.functional as F
@@ -6,42 +6,42 @@ import torch.nn.functional as F
 import fused_attention as fa
 from fused_attention import philox
 
-from .op_case import Case, Problem
+from .op_case import OpCase, OpProblem, operations
 
 EPS = 1e-5
 
 
-def _x_weight(problem: Problem):
+def _x_weight(problem: OpProblem):
     rows, hidden, *_ = problem
     return problem.normal(rows, hidden), 1 + problem.normal(hidden, stream=1) / 4
 
 
-def _x_weight_bias(problem: Problem):
+def _x_weight_bias(problem: OpProblem):
     return *_x_weight(problem), problem.normal(problem.hidden, stream=2)
 
 
-def _with_fp32_parameters(problem: Problem):
+def _with_fp32_parameters(problem: OpProblem):
     x, *parameters = _x_weight_bias(problem)
     wide = torch.promote_types(x.dtype, torch.float32)
     return x, *(p.to(wide) for p in parameters)
 
 
-def _x_residual_weight(problem: Problem):
+def _x_residual_weight(problem: OpProblem):
     x, *parameters = _x_weight(problem)
     return x, problem.normal(*x.shape, stream=3), *parameters
 
 
-def _x_residual_weight_bias(problem: Problem):
+def _x_residual_weight_bias(problem: OpProblem):
     return *_x_residual_weight(problem), problem.normal(problem.hidden, stream=2)
 
 
-def _with_fp32_residual(problem: Problem):
+def _with_fp32_residual(problem: OpProblem):
     x, residual, weight = _x_residual_weight(problem)
     return x, residual.to(torch.promote_types(x.dtype, torch.float32)), weight
 
 
 def _dropped(x, dropout_p):
-    """Dropout that drops what ours drops for the same generator state."""
+    """Dropout with the mask of this package for the same generator state."""
     seed = philox.new_seed(x.device)
     row = torch.arange(x.shape[0], device=x.device)[:, None]
     column = torch.arange(x.shape[1], device=x.device)
@@ -50,7 +50,7 @@ def _dropped(x, dropout_p):
 
 
 def _added(norm, dropout_p=0.0):
-    """The unfused pair: the sum, then the norm of it."""
+    """Two calls: the residual sum, then its norm."""
 
     def reference(x, residual, weight, *bias):
         total = residual + (_dropped(x, dropout_p) if dropout_p else x)
@@ -75,7 +75,7 @@ def _bare(function):
 
 
 def _liger(name: str):
-    """A norm of Liger's, which wants eps."""
+    """One of Liger's norms, which take eps as an argument."""
 
     def norm(x, *parameters):
         from liger_kernel.transformers import functional
@@ -87,90 +87,81 @@ def _liger(name: str):
 
 
 def _traffic(forward: int, backward: int):
-    """Bytes of so many passes over a (rows, hidden) tensor."""
+    """The `bytes` of an op that makes so many passes over a (rows, hidden) tensor."""
 
-    def count(problem: Problem, is_backward: bool) -> int:
+    def count(problem: OpProblem, is_backward: bool) -> int:
         passes = backward if is_backward else forward
         return passes * problem.rows * problem.hidden * problem.dtype.itemsize
 
     return count
 
 
-def _arithmetic(forward: int, backward: int):
-    """So many operations for every number of the input."""
-
-    def count(problem: Problem, is_backward: bool) -> int:
-        return (backward if is_backward else forward) * problem.rows * problem.hidden
-
-    return count
-
-
 CASES = (
-    Case(
+    OpCase(
         name="layer_norm",
         op=_norm(fa.layer_norm),
         reference=_norm(F.layer_norm),
         make_inputs=_x_weight_bias,
-        flops=_arithmetic(8, 14),
+        flops=operations(8, 14),
         bytes=_traffic(2, 3),
         liger=_liger("liger_layer_norm"),
     ),
-    Case(
+    OpCase(
         name="layer_norm_bare",
         op=_bare(fa.layer_norm),
         reference=_bare(F.layer_norm),
         make_inputs=lambda problem: _x_weight(problem)[:1],
-        flops=_arithmetic(6, 9),
+        flops=operations(6, 9),
         bytes=_traffic(2, 3),
     ),
-    Case(
+    OpCase(
         name="layer_norm_fp32_parameters",
         op=_norm(fa.layer_norm),
         reference=_norm(F.layer_norm),
         make_inputs=_with_fp32_parameters,
-        flops=_arithmetic(8, 14),
+        flops=operations(8, 14),
         bytes=_traffic(2, 3),
     ),
-    Case(
+    OpCase(
         name="rms_norm",
         op=_norm(fa.rms_norm),
         reference=_norm(F.rms_norm),
         make_inputs=_x_weight,
-        flops=_arithmetic(4, 10),
+        flops=operations(4, 10),
         bytes=_traffic(2, 3),
         liger=_liger("liger_rms_norm"),
     ),
-    Case(
+    OpCase(
         name="add_layer_norm",
         op=_adding(fa.add_layer_norm),
         reference=_added(F.layer_norm),
         make_inputs=_x_residual_weight_bias,
-        flops=_arithmetic(9, 15),
+        flops=operations(9, 15),
         bytes=_traffic(4, 4),
     ),
-    Case(
+    OpCase(
         name="add_layer_norm_dropout",
         op=_adding(fa.add_layer_norm, dropout_p=0.3),
         reference=_added(F.layer_norm, dropout_p=0.3),
         make_inputs=_x_residual_weight_bias,
-        flops=_arithmetic(10, 16),
+        flops=operations(10, 16),
         bytes=_traffic(4, 5),
     ),
-    Case(
+    OpCase(
         name="add_rms_norm",
         op=_adding(fa.add_rms_norm),
         reference=_added(F.rms_norm),
         make_inputs=_x_residual_weight,
-        flops=_arithmetic(5, 11),
+        flops=operations(5, 11),
         bytes=_traffic(4, 4),
         liger=_liger("liger_fused_add_rms_norm"),
     ),
-    Case(
+    OpCase(
         name="add_rms_norm_fp32_residual",
         op=_adding(fa.add_rms_norm, dropout_p=0.1),
         reference=_added(F.rms_norm, dropout_p=0.1),
         make_inputs=_with_fp32_residual,
-        flops=_arithmetic(6, 12),
+        flops=operations(6, 12),
         bytes=_traffic(4, 5),
     ),
 )

@@ -5,22 +5,22 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from fused_attention.testing import Case, Problem
+from fused_attention.testing import OpCase, OpProblem
 
 MIB = 2**20
 ALLOCATED = 200 * MIB
 
 
-def _traffic(problem: Problem, backward: bool) -> int:
+def _traffic(problem: OpProblem, backward: bool) -> int:
     """Two passes over x, and one more of it backward."""
     return (3 if backward else 2) * problem.rows * problem.hidden * problem.dtype.itemsize
 
 
-def _arithmetic(problem: Problem, backward: bool) -> int:
+def _arithmetic(problem: OpProblem, backward: bool) -> int:
     return problem.rows * problem.hidden
 
 
-double = Case(
+double = OpCase(
     name="double",
     op=lambda x: x + x,
     reference=lambda x: x * 2,
