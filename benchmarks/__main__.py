@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
-from . import options
-from .isolate import Refused
-from .options import BadOption
-from .progress import console
+from .harness import options
+from .harness.isolate import Refused
+from .harness.options import BadOption
+from .harness.progress import console
 
 app = typer.Typer(
     help=__doc__,
@@ -111,7 +111,7 @@ def scaling(
     not measured again when the command is repeated; errors, and timeouts if --timeout has grown,
     are. Each point runs in its own process: one that runs out of memory or time is a result.
     """
-    from . import scaling as run
+    from .studies.scaling import run
 
     known = options.model(model) if model else None
     count, kv_count = options.heads(known, heads, kv_heads)
@@ -173,7 +173,7 @@ def ops(
     and error against fp64. Every provider is timed in turns with torch eager, in one process, so
     that the speed-up is not the noise of the machine. Resumes as scaling does.
     """
-    from .ops import run
+    from .studies.ops import run
 
     grid = run.Grid(
         device=options.device(device),
@@ -237,7 +237,7 @@ def decode(
     Tokens a second, memory traffic as a share of the copy bandwidth measured in the same run, and
     how the cost of a token grows with the context. Resumes as scaling does.
     """
-    from .decode import run
+    from .studies.decode import run
 
     place = options.device(device)
     known = run.DEFAULTS[place]
@@ -290,7 +290,7 @@ def model(
     Tokens a second and peak memory of a training step and of generation against length. Resumes
     as scaling does.
     """
-    from .model import run
+    from .studies.model import run
 
     grid = run.Grid(
         device=options.device(device),
@@ -326,7 +326,7 @@ def accuracy(
     Errors are multiples of what naive attention costs in the same dtype: 1 is as good as naive,
     and up to 2 is within this package's budget.
     """
-    from . import accuracy as run
+    from .studies.accuracy import run
 
     count, kv_count = options.heads(None, run.HEADS if heads is None else heads, kv_heads)
     place = options.device(device)
@@ -353,7 +353,7 @@ def bars(
     fresh: Fresh = False,
 ) -> None:
     """Measure the performance this package promises, and say which promises hold."""
-    from . import bars as run
+    from .studies.targets import run
 
     place = options.device(device)
     options.seed(seed)
@@ -370,7 +370,7 @@ def gpu(
     fresh: Fresh = False,
 ) -> None:
     """Measure the promises for CUDA devices, as many as fit the budget; repeat to go on."""
-    from . import bars as run
+    from .studies.targets import run
 
     options.at_least("--budget", budget, 1)
     options.device("cuda")
@@ -380,7 +380,7 @@ def gpu(
 @app.command()
 def theory() -> None:
     """Print the textbook memory and cost of attention against sequence length."""
-    from .theory import table
+    from .studies.scaling.theory import table
 
     console().print(table())
 
@@ -390,8 +390,8 @@ def _given(parse: Callable, text: str | None):
 
 
 def _campaign(device: str, name: str, out: Path | None, timeout: float, fresh: bool, **limits):
-    from .campaign import Campaign
-    from .runner import find_machine
+    from .harness.runner import find_machine
+    from .harness.session import Campaign
 
     options.at_least("--timeout", timeout, 1)
     if out is not None:

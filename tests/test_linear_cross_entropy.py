@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import fused_attention as fa
-from benchmarks.memory import cpu_peak
+from benchmarks.harness.memory import cpu_peak
 from fused_attention import tuning
 from fused_attention.testing import OpCase, OpProblem
 from fused_attention.testing.cross_entropy import IGNORED
@@ -322,7 +322,7 @@ import sys
 import torch
 from torch.nn import functional as F
 import fused_attention as fa
-from benchmarks.memory import cpu_peak
+from benchmarks.harness.memory import cpu_peak
 
 def pair(hidden, weight, target):
     return F.cross_entropy(F.linear(hidden, weight), target)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.campaign import Campaign
-from benchmarks.runner import Machine, find_machine
+from benchmarks.harness.runner import Machine, find_machine
+from benchmarks.harness.session import Campaign
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import time
 import psutil
 import torch
 
-from benchmarks.providers import Case, Prepared
+from benchmarks.studies.attention.providers import Case, Prepared
 
 MIB = 2**20
 ALLOCATED = 200 * MIB

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from benchmarks.points import Point
+from benchmarks.harness.point import Point
 
 FAKES = f"{__package__}.fakes"
 SMALL = Point(

@@ -3,8 +3,9 @@ import json
 import pytest
 from rich.console import Console
 
-from benchmarks import accuracy, hostile
-from benchmarks.hostile import INPUTS, Job
+from benchmarks.studies.accuracy import adversarial as hostile
+from benchmarks.studies.accuracy import run as accuracy
+from benchmarks.studies.accuracy.adversarial import INPUTS, Job
 
 from .points import FAKES
 

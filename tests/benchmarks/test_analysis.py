@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from benchmarks import analysis
+from benchmarks.studies.scaling import analysis
 
 from .points import row
 

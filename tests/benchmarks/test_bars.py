@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import bars
-from benchmarks.bars import Bar
-from benchmarks.variants import parse
+from benchmarks.studies.attention.variants import parse
+from benchmarks.studies.targets import run as bars
+from benchmarks.studies.targets.run import Bar
 
 from .points import SMALL, row
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from benchmarks import campaign as campaigns
-from benchmarks import runner
-from benchmarks.store import NAME
+from benchmarks.harness import runner
+from benchmarks.harness import session as campaigns
+from benchmarks.harness.store import NAME
 
 from .points import SMALL, fake
 
@@ -31,7 +31,7 @@ def kill_after(monkeypatch, count):
     real, calls = runner.isolate.run, []
 
     def run(target, payload, timeout, method):
-        if target == "worker.measure":
+        if target == "studies.attention.worker.measure":
             calls.append(payload)
             if len(calls) > count:
                 raise Killed

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from benchmarks import __main__ as entry
-from benchmarks import options, scaling
-from benchmarks.store import NAME
+from benchmarks.harness import options
+from benchmarks.harness.store import NAME
+from benchmarks.studies.scaling import run as scaling
 
 from .points import FAKES
 

@@ -11,9 +11,18 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from benchmarks import isolate
-from benchmarks.decode import analysis, pictures, problem, providers, report, run, tables, worker
-from benchmarks.decode.points import DecodePoint
+from benchmarks.harness import isolate
+from benchmarks.studies.decode import (
+    analysis,
+    pictures,
+    problem,
+    providers,
+    report,
+    run,
+    tables,
+    worker,
+)
+from benchmarks.studies.decode.points import DecodePoint
 
 from .test_cli import call
 from .test_pictures import Loads, extents

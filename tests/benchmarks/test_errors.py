@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from benchmarks import errors
-from benchmarks.inputs import evaluate, make_inputs
-from benchmarks.providers import PROVIDERS, Case
-from benchmarks.variants import Shape, parse
+from benchmarks.studies.attention import errors
+from benchmarks.studies.attention.inputs import evaluate, make_inputs
+from benchmarks.studies.attention.providers import PROVIDERS, Case
+from benchmarks.studies.attention.variants import Shape, parse
 
 SHAPE = Shape(2, 4, 2, 40, 40, 16)
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.fits import fit, fit_rows, tail
+from benchmarks.present.fits import fit, fit_rows, tail
 
 from .points import row
 

@@ -6,7 +6,7 @@ from multiprocessing import forkserver
 import psutil
 import pytest
 
-from benchmarks import isolate
+from benchmarks.harness import isolate
 
 from .points import fake
 
@@ -15,7 +15,7 @@ LONG = 60.0
 
 def outcome_of(name, timeout=LONG):
     method = isolate.default_start_method()
-    return isolate.run("worker.measure", fake(name), timeout, method)
+    return isolate.run("studies.attention.worker.measure", fake(name), timeout, method)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_measurement_comes_back_with_numbers():
 
 
 def test_spawned_processes_measure_too():
-    outcome = isolate.run("worker.measure", fake("quick"), LONG, "spawn")
+    outcome = isolate.run("studies.attention.worker.measure", fake("quick"), LONG, "spawn")
     assert outcome.status == "ok", outcome.reason
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import isolate, memory, worker
+from benchmarks.harness import isolate, memory
+from benchmarks.studies.attention import worker
 
 from .fakes import ALLOCATED, MIB
 from .points import SMALL, fake
@@ -16,7 +17,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 def peak_of(point):
-    outcome = isolate.run("worker.measure", point, 60.0, isolate.default_start_method())
+    outcome = isolate.run(
+        "studies.attention.worker.measure", point, 60.0, isolate.default_start_method()
+    )
     assert outcome.status == "ok", outcome.reason
     return outcome.value["peak_memory_bytes"]
 
@@ -71,7 +74,9 @@ def test_where_the_mark_cannot_be_reset_the_row_says_so(monkeypatch):
 @linux
 def test_what_the_machine_could_not_hold_is_refused_before_it_swaps_or_dies():
     point = fake("asks_for_nearly_everything")
-    outcome = isolate.run("worker.measure", point, 60.0, isolate.default_start_method())
+    outcome = isolate.run(
+        "studies.attention.worker.measure", point, 60.0, isolate.default_start_method()
+    )
     assert outcome.status == "oom", outcome
 
 

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from benchmarks.model import analysis, pictures, report, run, worker
-from benchmarks.model.points import BASELINE, PROVIDERS, TASKS, ModelPoint
+from benchmarks.studies.model import analysis, pictures, report, run, worker
+from benchmarks.studies.model.points import BASELINE, PROVIDERS, TASKS, ModelPoint
 from fused_attention.models.backends import BACKENDS
 
 from .test_cli import call
@@ -247,9 +247,9 @@ def test_defaults():
 
 
 def test_whatever_the_model_runs_is_part_of_the_fingerprint():
-    from benchmarks.provenance import PACKAGE, SOURCES
+    from benchmarks.harness.provenance import PACKAGE, SOURCES
 
-    root = PACKAGE.resolve().parent / "fused_attention"
+    root = PACKAGE.resolve().parents[1] / "fused_attention"
     files = {
         path.relative_to(root).as_posix() for pattern in SOURCES for path in root.glob(pattern)
     }
@@ -257,6 +257,6 @@ def test_whatever_the_model_runs_is_part_of_the_fingerprint():
         "models/gpt.py",
         "generation/generate.py",
         "modules/mlp.py",
-        "benchmarks/model/worker.py",
+        "benchmarks/studies/model/worker.py",
     ):
         assert name in files

@@ -12,11 +12,11 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from benchmarks import isolate, timing
-from benchmarks.ops import analysis, pictures, providers, report, run, tables, worker
-from benchmarks.ops.points import OpPoint
-from benchmarks.progress import console
-from benchmarks.store import NAME, Store
+from benchmarks.harness import isolate, timing
+from benchmarks.harness.progress import console
+from benchmarks.harness.store import NAME, Store
+from benchmarks.studies.ops import analysis, pictures, providers, report, run, tables, worker
+from benchmarks.studies.ops.points import OpPoint
 
 from . import cases
 from .test_cli import call

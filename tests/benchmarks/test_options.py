@@ -1,7 +1,7 @@
 import pytest
 
-from benchmarks import options
-from benchmarks.options import BadOption
+from benchmarks.harness import options
+from benchmarks.harness.options import BadOption
 
 
 @pytest.mark.parametrize(

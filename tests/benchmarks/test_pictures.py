@@ -7,7 +7,10 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.text import Annotation
 
-from benchmarks import analysis, fits, plots, report
+from benchmarks.present import figures as plots
+from benchmarks.present import fits
+from benchmarks.present import html as report
+from benchmarks.studies.scaling import analysis
 
 from .points import row
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fused_attention
-from benchmarks import provenance
+from benchmarks.harness import provenance
 
 FACTS = {"device_name": "Fake H100", "threads": 4, "interop_threads": 2, "capability": "9.0"}
 COMMAND = ["scaling", "--seq-lens", "256..512"]
@@ -81,7 +81,11 @@ def test_the_digest_covers_kernels_variants_and_the_measuring_code():
     covered = {
         path.relative_to(root).as_posix() for s in provenance.SOURCES for path in root.glob(s)
     }
-    assert {"variants/causal.py", "benchmarks/timing.py", "benchmarks/worker.py"} <= covered
+    assert {
+        "variants/causal.py",
+        "benchmarks/harness/timing.py",
+        "benchmarks/studies/attention/worker.py",
+    } <= covered
     assert any(path.startswith("kernels/") for path in covered)
     assert {f"benchmarks/{name}.py" for name in provenance.MEASURING} <= covered
 

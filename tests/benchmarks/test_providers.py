@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch.nn.attention import flex_attention
 
-from benchmarks import providers
-from benchmarks.inputs import evaluate, make_inputs
-from benchmarks.isolate import Unsupported
-from benchmarks.providers import PROVIDERS, Case
-from benchmarks.variants import Shape, parse
+from benchmarks.harness.isolate import Unsupported
+from benchmarks.studies.attention import providers
+from benchmarks.studies.attention.inputs import evaluate, make_inputs
+from benchmarks.studies.attention.providers import PROVIDERS, Case
+from benchmarks.studies.attention.variants import Shape, parse
 
 SPECS = (
     *("full", "causal", "sliding_window:9:4", "key_padding:0.4:1", "alibi", "document:3"),

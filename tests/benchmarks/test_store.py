@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from benchmarks.isolate import Refused
-from benchmarks.store import NAME, Store
+from benchmarks.harness.isolate import Refused
+from benchmarks.harness.store import NAME, Store
 
 from .points import row
 

@@ -1,7 +1,7 @@
 import pytest
 
-from benchmarks import theory
-from benchmarks.units import size
+from benchmarks.present.units import size
+from benchmarks.studies.scaling import theory
 
 MIB, GIB = 2**20, 2**30
 

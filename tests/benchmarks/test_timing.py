@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import timing
+from benchmarks.harness import timing
 
 
 def test_a_known_duration_is_measured():

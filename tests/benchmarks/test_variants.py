@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from benchmarks import variants
-from benchmarks.flops import attention_flops
-from benchmarks.providers import Case
-from benchmarks.variants import Shape, parse, visible_pairs
+from benchmarks.studies.attention import variants
+from benchmarks.studies.attention.flops import attention_flops
+from benchmarks.studies.attention.providers import Case
+from benchmarks.studies.attention.variants import Shape, parse, visible_pairs
 from fused_attention.ops.sdpa_mask import sdpa_mask
 from fused_attention.ops.tiles import Problem
 

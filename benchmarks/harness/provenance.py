@@ -1,0 +1,205 @@
+"""Where numbers come from: machine, software, code, command."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+import fused_attention
+
+from ..present import fits
+from ..studies.attention import errors, flops
+from ..studies.scaling import theory
+
+PACKAGE = Path(__file__).parent
+MEASURING = (
+    *("harness/timing", "harness/memory"),
+    *(f"studies/attention/{name}" for name in ("worker", "providers", "inputs")),
+    *("studies/attention/errors", "studies/attention/variants"),
+    *("studies/ops/worker", "studies/ops/providers"),
+    *("studies/decode/worker", "studies/decode/providers", "studies/decode/problem"),
+    "studies/model/worker",
+)
+SOURCES = (
+    *("*.py", "generation/*.py", "models/*.py", "modules/*.py", "ops/*.py", "variants/*.py"),
+    "kernels/*.py",
+    *(f"benchmarks/{name}.py" for name in MEASURING),
+    "testing/*.py",
+)
+BUSY_SAMPLE_S = 0.5
+LIBRARIES = ("torch", "triton", "numpy", "scipy", "pandas", "matplotlib")
+CONVENTIONS = {
+    "tflops": flops.CONVENTION,
+    "exponents": fits.TAIL,
+    "max_error_ratio": errors.CONVENTION,
+    "theory": theory.COUNTS,
+}
+
+
+def fingerprint(machine: dict) -> dict:
+    """What must be equal for two results to be compared: code, torch, device."""
+    return {
+        "code": code_digest(),
+        "torch": metadata.version("torch"),
+        "triton": _version("triton"),
+        "python": platform.python_version(),
+        "device_name": machine["device_name"],
+        "threads": machine["threads"],
+    }
+
+
+def code_digest() -> str:
+    """A hash of the source files that a measurement depends on: other code, other results."""
+    root = Path(fused_attention.__file__).parent
+    digest = hashlib.sha256()
+    for pattern in SOURCES:
+        for path in sorted(root.glob(pattern)):
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def collect(
+    command: list[str],
+    device: str,
+    machine: dict,
+    seed: int,
+    conventions: dict[str, str] = CONVENTIONS,
+) -> dict:
+    """Everything known at the start of a run; clocks and loads are those of this moment."""
+    return {
+        "started": now(),
+        "command": shown_command(command),
+        "seed": seed,
+        "device": device,
+        "device_name": machine["device_name"],
+        "package": {"version": fused_attention.__version__, "code": code_digest(), **git_state()},
+        "software": {
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()}",
+            **{name: _version(name) for name in LIBRARIES},
+        },
+        "cpu": _cpu(machine),
+        "gpu": _gpu(machine) if device == "cuda" else None,
+        "conventions": conventions,
+    }
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def shown_command(arguments: list[str]) -> str:
+    """As a reader would type it: paths are shown from the working directory."""
+    return shlex.join(["python", "-m", "benchmarks", *map(_shown, arguments)])
+
+
+def _shown(word: str) -> str:
+    flag, equals, path = word.rpartition("=")
+    if not os.path.isabs(path):
+        return word
+    inside = os.path.relpath(path)
+    return flag + equals + (os.path.basename(path) if inside.startswith("..") else inside)
+
+
+def git_state() -> dict:
+    """Commit and dirty flag, if this very package is what the repository around it tracks."""
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
+    if tracked is None:
+        return {"commit": None, "dirty": None}
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(PACKAGE.resolve()), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu(machine: dict) -> dict:
+    frequency = None
+    with contextlib.suppress(OSError, NotImplementedError):
+        frequency = psutil.cpu_freq()
+    return {
+        "name": cpu_name(),
+        "architecture": platform.machine(),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(),
+        "threads_used": machine["threads"],
+        "mhz": frequency and {"current": frequency.current, "max": frequency.max},
+        "memory_bytes": psutil.virtual_memory().total,
+        "memory_available_bytes": psutil.virtual_memory().available,
+        "load_average": psutil.getloadavg(),
+        "busy_percent": psutil.cpu_percent(interval=BUSY_SAMPLE_S),
+    }
+
+
+def _gpu(machine: dict) -> dict:
+    """What torch says, and what NVML adds where it is installed and allowed to."""
+    import torch
+
+    told = {name: machine[name] for name in machine if name not in ("threads", "interop_threads")}
+    told |= {"cuda": torch.version.cuda, "hip": torch.version.hip}
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception as error:
+        return {**told, "nvml": f"not readable: {error}"}
+    try:
+        return {**told, **_nvml(pynvml)}
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _nvml(nvml) -> dict:
+    handle = nvml.nvmlDeviceGetHandleByIndex(_first_visible())
+    graphics, memory = nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM
+    readings = {
+        "driver": lambda: nvml.nvmlSystemGetDriverVersion(),
+        "power_cap_w": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3,
+        "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, graphics),
+        "sm_mhz_max": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, graphics),
+        "memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, memory),
+        "memory_mhz_max": lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, memory),
+        "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        "throttle_bits": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        "memory_used_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used,
+    }
+    told = {}
+    for name, read in readings.items():
+        try:
+            told[name] = read()
+        except nvml.NVMLError as error:
+            told[name] = f"not readable: {error}"
+    return told
+
+
+def _first_visible() -> int:
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return int(first) if first.isdigit() else 0

@@ -1,0 +1,175 @@
+"""The run over decoding: which points, and what is written and printed about them."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+from ...harness import runner
+from ...harness.session import Campaign, sign_off, write_json
+from . import analysis, pictures, problem, report, tables, worker
+from .points import DecodePoint
+from .providers import BASELINE, OURS, WITHOUT
+
+CONVENTIONS = {
+    "time": worker.TIME,
+    "step": worker.STEP,
+    "speedup": worker.SPEEDUP,
+    "recompute": worker.RECOMPUTE,
+    "gbytes_per_s": problem.BYTES,
+    "max_error_ratio": worker.ERROR,
+}
+PROVIDERS = (OURS, BASELINE, WITHOUT)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is measured on a device when nothing is asked for; the first of each is the base."""
+
+    contexts: tuple[int, ...]
+    batches: tuple[int, ...]
+    page_sizes: tuple[int, ...]
+    groups: tuple[int, ...]
+    kv_dtypes: tuple[str, ...]
+    heads: int
+    head_dim: int
+    dtype: str
+
+
+DEFAULTS = {
+    "cpu": Defaults(
+        contexts=tuple(2**i for i in range(8, 13)),
+        batches=(4, 1, 16),
+        page_sizes=(64, 16, 256),
+        groups=(4, 1, 8),
+        kv_dtypes=("float32", "bfloat16", "int8", "float8_e4m3fn"),
+        heads=8,
+        head_dim=64,
+        dtype="float32",
+    ),
+    "cuda": Defaults(
+        contexts=tuple(2**i for i in range(10, 17)),
+        batches=(32, 1, 128),
+        page_sizes=(64, 16, 256),
+        groups=(4, 1, 8),
+        kv_dtypes=("bfloat16", "int8", "float8_e4m3fn"),
+        heads=32,
+        head_dim=128,
+        dtype="bfloat16",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to measure; what is left out means the device's defaults.
+
+    Every context at the first batch, page size, group and dtype; and at `sweep_at` whatever else
+    is named, one thing changed at a time.
+    """
+
+    device: str
+    providers: tuple[str, ...] | None
+    contexts: tuple[int, ...] | None
+    batches: tuple[int, ...] | None
+    page_sizes: tuple[int, ...] | None
+    groups: tuple[int, ...] | None
+    kv_dtypes: tuple[str, ...] | None
+    heads: int | None
+    head_dim: int | None
+    dtype: str | None
+    seed: int
+    repeats: int
+
+    def points(self) -> list[DecodePoint]:
+        points = [
+            point
+            for provider, problem in itertools.product(self.providers or PROVIDERS, self._plan())
+            if (point := _of_provider(problem, provider)) is not None
+        ]
+        return runner.interleaved(dict.fromkeys(points), self.seed)
+
+    def base(self) -> DecodePoint:
+        """What the curves against the context have in common, at their first context."""
+        known = DEFAULTS[self.device]
+        return DecodePoint(
+            provider=OURS,
+            context=self._contexts()[0],
+            **{name: found[0] for name, found in self._values().items()},
+            heads=self.heads or known.heads,
+            head_dim=self.head_dim or known.head_dim,
+            dtype=self.dtype or known.dtype,
+            device=self.device,
+            seed=self.seed,
+            repeats=self.repeats,
+        )
+
+    def _plan(self) -> list[DecodePoint]:
+        base, contexts = self.base(), self._contexts()
+        swept = replace(base, context=sweep_at(contexts))
+        return [
+            *(replace(base, context=context) for context in contexts),
+            *(
+                replace(swept, **{name: value})
+                for name, values in self._values().items()
+                for value in values[1:]
+            ),
+        ]
+
+    def _contexts(self) -> tuple[int, ...]:
+        return self.contexts or DEFAULTS[self.device].contexts
+
+    def _values(self) -> dict[str, tuple]:
+        known = DEFAULTS[self.device]
+        dtype = self.dtype or known.dtype
+        return {
+            "batch": self.batches or known.batches,
+            "page_size": self.page_sizes or known.page_sizes,
+            "group": self.groups or known.groups,
+            "kv_dtype": self.kv_dtypes or (dtype, *(d for d in known.kv_dtypes if d != dtype)),
+        }
+
+
+def sweep_at(contexts: tuple[int, ...]) -> int:
+    """The context at which other things are varied: the second longest, for they get large."""
+    return sorted(contexts)[-2:][0]
+
+
+def _of_provider(problem: DecodePoint, provider: str) -> DecodePoint | None:
+    """The problem as a provider sees it; None where it would be one that it has seen already."""
+    if provider in (BASELINE, WITHOUT):
+        if problem.kv_dtype != problem.dtype:
+            return None
+        problem = replace(problem, page_size=0)
+    return replace(problem, provider=provider)
+
+
+def run(grid: Grid, campaign: Campaign) -> None:
+    rows, origin = campaign.run(grid.points())
+    if not rows:
+        campaign.out.print("Nothing was measured.")
+        return
+    copy = origin["ceilings"].get("copy_gbytes_per_s")
+    base = grid.base()
+    frame = analysis.summarise(rows, copy)
+    curves = analysis.curves(frame, base)
+    laws = analysis.laws(curves)
+    folder, out = campaign.folder, campaign.out
+    frame.to_csv(folder / "summary.csv", index=False)
+    write_json(folder / "fits.json", laws)
+    pictures.draw_cost(curves, laws, folder / "cost", curve_caption(origin, base))
+    pictures.draw_traffic(frame, base, copy, folder / "traffic", caption(origin, base))
+    report.write(folder, frame, laws, origin)
+    tables.print_summary(out, frame, laws)
+    sign_off(folder, origin, out)
+
+
+def curve_caption(origin: dict, base: DecodePoint) -> str:
+    return (
+        f"{caption(origin, base)}, batch {base.batch}, group {base.group}, "
+        f"pages of {base.page_size}"
+    )
+
+
+def caption(origin: dict, base: DecodePoint) -> str:
+    return (
+        f"{origin['device_name']}, {base.heads} heads of {base.head_dim}, {base.dtype}, one layer"
+    )

@@ -1,0 +1,138 @@
+"""The scaling run: which points, and what is written and printed about them."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from ...harness import runner
+from ...harness.point import Point
+from ...harness.session import Campaign, sign_off, write_json
+from ...present import figures as plots
+from ...present import fits
+from ...present import html as report
+from . import analysis, tables
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is measured on a device when nothing is asked for."""
+
+    curves: tuple[tuple[str, str], ...]
+    seq_lens: tuple[int, ...]
+    dtype: str
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(provider for provider, _ in self.curves))
+
+
+WINDOW = ("fused", "sliding_window:256")
+DEFAULTS = {
+    "cpu": Defaults(
+        curves=(("naive", "full"), ("sdpa", "full"), ("fused", "full"), WINDOW),
+        seq_lens=tuple(2**i for i in range(8, 14)),
+        dtype="float32",
+    ),
+    "cuda": Defaults(
+        curves=(
+            *(("naive", "full"), ("sdpa:flash", "full"), ("sdpa:efficient", "full")),
+            *(("sdpa:cudnn", "full"), ("flex", "full"), ("fused", "full"), WINDOW),
+        ),
+        seq_lens=tuple(2**i for i in range(9, 17)),
+        dtype="bfloat16",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to measure; providers and variants left out mean the device's default curves."""
+
+    device: str
+    providers: tuple[str, ...] | None
+    variants: tuple[str, ...] | None
+    modes: tuple[str, ...]
+    seq_lens: tuple[int, ...] | None
+    batch: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    dtype: str | None
+    seed: int
+    repeats: int
+    cache: str
+
+    def points(self) -> list[Point]:
+        defaults = DEFAULTS[self.device]
+        curves = defaults.curves
+        if self.providers or self.variants:
+            providers = self.providers or defaults.providers
+            curves = tuple(itertools.product(providers, self.variants or ("full",)))
+        seq_lens = self.seq_lens or defaults.seq_lens
+        points = [
+            Point(
+                provider=provider,
+                variant=variant,
+                mode=mode,
+                seq_len=n,
+                batch=self.batch,
+                heads=self.heads,
+                kv_heads=self.kv_heads,
+                head_dim=self.head_dim,
+                dtype=self.dtype or defaults.dtype,
+                device=self.device,
+                seed=self.seed,
+                repeats=self.repeats,
+                cache=self.cache,
+            )
+            for (provider, variant), mode, n in itertools.product(curves, self.modes, seq_lens)
+        ]
+        return runner.interleaved(points, self.seed)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run: its comparable rows, what they say, and where they came from."""
+
+    frame: pd.DataFrame
+    fitted: list[dict]
+    provenance: dict
+
+
+def run(grid: Grid, campaign: Campaign) -> None:
+    rows, origin = campaign.run(grid.points())
+    if not rows:
+        campaign.out.print("Nothing was measured.")
+        return
+    results = Results(analysis.summarise(rows), fits.fit_rows(rows), origin)
+    write_outputs(campaign.folder, results)
+    conclude(campaign.folder, results, campaign.out)
+
+
+def write_outputs(folder: Path, results: Results) -> None:
+    frame, origin = results.frame, results.provenance
+    write_json(folder / "fits.json", results.fitted)
+    frame.to_csv(folder / "summary.csv", index=False)
+    plots.draw_all(frame, results.fitted, folder, caption(frame, origin))
+    report.write(folder, frame, results.fitted, origin)
+
+
+def caption(frame: pd.DataFrame, origin: dict) -> str:
+    point = frame.iloc[0]
+    heads = f"{point['heads']} heads"
+    if point["kv_heads"] != point["heads"]:
+        heads += f" on {point['kv_heads']}"
+    modes = " and ".join(sorted(frame["mode"].unique()))
+    return (
+        f"{origin['device_name']}, batch {point['batch']}, {heads} of {point['head_dim']}, "
+        f"{point['dtype']}, {modes}"
+    )
+
+
+def conclude(folder: Path, results: Results, out: Console) -> None:
+    """Prints what was found and how to find it again."""
+    tables.print_summary(out, results.frame, results.fitted)
+    sign_off(folder, results.provenance, out)
