@@ -17,8 +17,8 @@ from benchmarks.studies.model import analysis, pictures, report, run, worker
 from benchmarks.studies.model.points import BASELINE, PROVIDERS, TASKS, ModelPoint
 from fused_attention.models.backends import BACKENDS
 
-from .test_cli import call
-from .test_pictures import Loads, extents
+from ..test_cli import call
+from .scaling.test_pictures import Loads, extents
 
 SMALL = ModelPoint("fused", "train", 24, "tiny", 2, 5, "float32", "cpu", 0, 2)
 FILES = {

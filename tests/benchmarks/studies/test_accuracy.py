@@ -7,7 +7,7 @@ from benchmarks.studies.accuracy import adversarial as hostile
 from benchmarks.studies.accuracy import run as accuracy
 from benchmarks.studies.accuracy.adversarial import INPUTS, Job
 
-from .points import FAKES
+from ..points import FAKES
 
 
 def job(provider="fused", variant="full"):

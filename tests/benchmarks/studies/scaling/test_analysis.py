@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks.studies.scaling import analysis
 
-from .points import row
+from ...points import row
 
 
 def line(frame, **wanted):

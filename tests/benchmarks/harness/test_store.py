@@ -5,7 +5,7 @@ import pytest
 from benchmarks.harness.isolate import Refused
 from benchmarks.harness.store import NAME, Store
 
-from .points import row
+from ..points import row
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import torch
 from benchmarks.harness import isolate, memory
 from benchmarks.studies.attention import worker
 
-from .fakes import ALLOCATED, MIB
-from .points import SMALL, fake
+from ..fakes import ALLOCATED, MIB
+from ..points import SMALL, fake
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 

@@ -24,8 +24,8 @@ from benchmarks.studies.decode import (
 )
 from benchmarks.studies.decode.points import DecodePoint
 
-from .test_cli import call
-from .test_pictures import Loads, extents
+from ..test_cli import call
+from .scaling.test_pictures import Loads, extents
 
 SMALL = DecodePoint("paged", 2, 40, 16, 2, "float32", 4, 16, "float32", "cpu", 0, 3)
 FILES = {

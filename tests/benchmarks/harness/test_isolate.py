@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.harness import isolate
 
-from .points import fake
+from ..points import fake
 
 LONG = 60.0
 

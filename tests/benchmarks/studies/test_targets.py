@@ -7,7 +7,7 @@ from benchmarks.studies.attention.variants import parse
 from benchmarks.studies.targets import run as bars
 from benchmarks.studies.targets.run import Bar
 
-from .points import SMALL, row
+from ..points import SMALL, row
 
 RIVAL, SECOND = replace(SMALL, provider="sdpa"), replace(SMALL, provider="flex")
 LONGER = tuple(replace(SMALL, seq_len=n) for n in (1024, 2048, 4096))

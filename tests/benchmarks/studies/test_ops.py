@@ -18,9 +18,9 @@ from benchmarks.harness.store import NAME, Store
 from benchmarks.studies.ops import analysis, pictures, providers, report, run, tables, worker
 from benchmarks.studies.ops.points import OpPoint
 
-from . import cases
-from .test_cli import call
-from .test_pictures import Loads, extents
+from .. import op_cases as cases
+from ..test_cli import call
+from .scaling.test_pictures import Loads, extents
 
 CASES = cases.__name__
 SMALL = OpPoint("fused", "double", "forward+backward", 32, 64, "float32", "cpu", 0, 3)
@@ -290,7 +290,7 @@ def test_defaults_follow_the_device(monkeypatch):
 
 
 def test_rows_of_another_kind_are_set_aside(tmp_path):
-    from .points import row as attention_row
+    from ..points import row as attention_row
 
     path = tmp_path / NAME
     path.write_text("".join(json.dumps(r) + "\n" for r in (attention_row(), row())))

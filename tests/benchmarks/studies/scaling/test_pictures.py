@@ -12,7 +12,7 @@ from benchmarks.present import fits
 from benchmarks.present import html as report
 from benchmarks.studies.scaling import analysis
 
-from .points import row
+from ...points import row
 
 NS = (256, 512, 1024, 2048, 4096)
 PROVENANCE = {

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.present.fits import fit, fit_rows, tail
 
-from .points import row
+from ..points import row
 
 LENGTHS = (1024, 2048, 4096, 8192)
 

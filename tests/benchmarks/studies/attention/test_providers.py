@@ -80,6 +80,6 @@ def test_flex_is_given_the_same_variants(spec, monkeypatch):
 
 
 def test_a_provider_can_come_from_outside():
-    from . import fakes
+    from ... import fakes
 
     assert providers.find("tests.benchmarks.fakes:quick") is fakes.quick

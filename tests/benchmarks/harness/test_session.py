@@ -12,7 +12,7 @@ from benchmarks.harness import runner
 from benchmarks.harness import session as campaigns
 from benchmarks.harness.store import NAME
 
-from .points import SMALL, fake
+from ..points import SMALL, fake
 
 POINTS = [replace(SMALL, provider=p, seq_len=n) for n in (16, 32, 64) for p in ("naive", "fused")]
 
