@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .harness import options
-from .harness.isolate import Refused
+from .harness.isolate import CannotRun
 from .harness.options import BadOption
 from .harness.progress import console
 
@@ -115,7 +115,7 @@ def scaling(
 
     known = options.model(model) if model else None
     count, kv_count = options.heads(known, heads, kv_heads)
-    grid = run.Grid(
+    grid = run.ScalingGrid(
         device=options.device(device),
         providers=_given(options.provider_names, providers),
         variants=_given(options.variant_specs, variants) or (known and (known.variant,)),
@@ -130,7 +130,7 @@ def scaling(
         repeats=options.at_least("--repeats", repeats, 0),
         cache=options.one_of("--cache", cache, ("cold", "warm")),
     )
-    run.run(grid, _campaign(grid.device, "scaling", out, timeout, fresh))
+    run.run(grid, _session(grid.device, "scaling", out, timeout, fresh))
 
 
 @app.command()
@@ -175,7 +175,7 @@ def ops(
     """
     from .studies.ops import run
 
-    grid = run.Grid(
+    grid = run.OpsGrid(
         device=options.device(device),
         ops=_given(options.op_names, ops),
         providers=_given(options.op_provider_names, providers),
@@ -187,7 +187,7 @@ def ops(
         repeats=options.at_least("--repeats", repeats, 0),
     )
     conventions = {"conventions": run.CONVENTIONS}
-    run.run(grid, _campaign(grid.device, "ops", out, timeout, fresh, **conventions))
+    run.run(grid, _session(grid.device, "ops", out, timeout, fresh, **conventions))
 
 
 @app.command()
@@ -243,7 +243,7 @@ def decode(
     known = run.DEFAULTS[place]
     count = options.at_least("--heads", known.heads if heads is None else heads, 1)
     size = options.at_least("--head-dim", known.head_dim if head_dim is None else head_dim, 1)
-    grid = run.Grid(
+    grid = run.DecodeGrid(
         device=place,
         providers=_given(options.decode_provider_names, providers),
         contexts=_given(partial(options.sizes, "--contexts"), contexts),
@@ -258,7 +258,7 @@ def decode(
         repeats=options.at_least("--repeats", repeats, 0),
     )
     conventions = {"conventions": run.CONVENTIONS}
-    run.run(grid, _campaign(place, "decode", out, timeout, fresh, **conventions))
+    run.run(grid, _session(place, "decode", out, timeout, fresh, **conventions))
 
 
 @app.command()
@@ -292,7 +292,7 @@ def model(
     """
     from .studies.model import run
 
-    grid = run.Grid(
+    grid = run.ModelGrid(
         device=options.device(device),
         providers=_given(options.model_provider_names, providers),
         tasks=options.tasks(tasks),
@@ -305,7 +305,7 @@ def model(
         repeats=options.at_least("--repeats", repeats, 0),
     )
     conventions = {"conventions": run.CONVENTIONS}
-    run.run(grid, _campaign(grid.device, "model", out, timeout, fresh, **conventions))
+    run.run(grid, _session(grid.device, "model", out, timeout, fresh, **conventions))
 
 
 @app.command()
@@ -321,7 +321,7 @@ def accuracy(
     timeout: Timeout = 300.0,
     out: Annotated[Path | None, _option("Folder for accuracy.json.")] = None,
 ) -> None:
-    """Measure every provider's error against fp64, on normal and hostile inputs.
+    """Measure every provider's error against fp64, on normal and adversarial inputs.
 
     Errors are multiples of what naive attention costs in the same dtype: 1 is as good as naive,
     and up to 2 is within this package's budget.
@@ -330,7 +330,7 @@ def accuracy(
 
     count, kv_count = options.heads(None, run.HEADS if heads is None else heads, kv_heads)
     place = options.device(device)
-    request = run.Request(
+    request = run.AccuracyRequest(
         device=place,
         providers=run.PROVIDERS[place] if providers is None else options.provider_names(providers),
         variants=run.VARIANTS if variants is None else options.variant_specs(variants),
@@ -357,7 +357,7 @@ def bars(
 
     place = options.device(device)
     options.seed(seed)
-    run.run(place, seed, _campaign(place, "bars", out, timeout, fresh))
+    run.run(place, seed, _session(place, "bars", out, timeout, fresh))
 
 
 @app.command()
@@ -374,7 +374,7 @@ def gpu(
 
     options.at_least("--budget", budget, 1)
     options.device("cuda")
-    run.run("cuda", 0, _campaign("cuda", "gpu", out, timeout, fresh, budget_s=budget))
+    run.run("cuda", 0, _session("cuda", "gpu", out, timeout, fresh, budget_s=budget))
 
 
 @app.command()
@@ -389,9 +389,9 @@ def _given(parse: Callable, text: str | None):
     return None if text is None else parse(text)
 
 
-def _campaign(device: str, name: str, out: Path | None, timeout: float, fresh: bool, **limits):
+def _session(device: str, name: str, out: Path | None, timeout: float, fresh: bool, **limits):
     from .harness.runner import find_machine
-    from .harness.session import Campaign
+    from .harness.session import Session
 
     options.at_least("--timeout", timeout, 1)
     if out is not None:
@@ -399,7 +399,7 @@ def _campaign(device: str, name: str, out: Path | None, timeout: float, fresh: b
     machine = find_machine(device)
     slug = re.sub(r"[^a-z0-9]+", "-", machine.facts["device_name"].lower()).strip("-")
     folder = options.out_dir(out or Path("benchmarks") / "results" / slug / name)
-    return Campaign(folder, machine, sys.argv[1:], console(), timeout, fresh, **limits)
+    return Session(folder, machine, sys.argv[1:], console(), timeout, fresh, **limits)
 
 
 def main() -> None:
@@ -408,7 +408,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except UsageError as error:
         code = _fail(error.format_message())
-    except (BadOption, Refused) as error:
+    except (BadOption, CannotRun) as error:
         code = _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -30,7 +30,7 @@ class Unsupported(Exception):
     """Raised by a provider that cannot do what is asked; the message says why."""
 
 
-class Refused(Exception):
+class CannotRun(Exception):
     """A run that cannot begin; the message says why in one line."""
 
 

@@ -21,7 +21,7 @@ class BadOption(Exception):
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelPreset:
     """The attention of a well-known model."""
 
     heads: int
@@ -32,10 +32,10 @@ class Model:
 
 
 MODELS = {
-    "gpt2": Model(12, 12, 64, "causal", (128, 256, 512, 1024)),
-    "bert-base": Model(12, 12, 64, "full", (64, 128, 256, 512)),
-    "llama3-8b": Model(32, 8, 128, "causal", (512, 1024, 2048, 4096, 8192)),
-    "vit-b16": Model(12, 12, 64, "full", (197, 577, 1025)),  # 224, 384 and 512 pixels
+    "gpt2": ModelPreset(12, 12, 64, "causal", (128, 256, 512, 1024)),
+    "bert-base": ModelPreset(12, 12, 64, "full", (64, 128, 256, 512)),
+    "llama3-8b": ModelPreset(32, 8, 128, "causal", (512, 1024, 2048, 4096, 8192)),
+    "vit-b16": ModelPreset(12, 12, 64, "full", (197, 577, 1025)),  # 224, 384 and 512 pixels
 }
 
 
@@ -152,7 +152,7 @@ def dtype(text: str) -> str:
     return one_of("--dtype", DTYPE_ALIASES.get(text, text), DTYPES)
 
 
-def model(text: str) -> Model:
+def model(text: str) -> ModelPreset:
     return MODELS[one_of("--model", text, tuple(MODELS))]
 
 
@@ -184,7 +184,7 @@ def device(text: str) -> str:
     return text if text != "auto" else "cuda" if found else "cpu"
 
 
-def heads(known: Model | None, count: int | None, kv_count: int | None) -> tuple[int, int]:
+def heads(known: ModelPreset | None, count: int | None, kv_count: int | None) -> tuple[int, int]:
     """Query and key heads: as given, else the model's, else 8 of each."""
     if count is None:
         count = known.heads if known else DEFAULT_HEADS
@@ -196,7 +196,7 @@ def heads(known: Model | None, count: int | None, kv_count: int | None) -> tuple
     return count, kv_count
 
 
-def head_dim(known: Model | None, size: int | None) -> int:
+def head_dim(known: ModelPreset | None, size: int | None) -> int:
     if size is None:
         return known.head_dim if known else DEFAULT_HEAD_DIM
     return at_least("--head-dim", size, 1)

@@ -35,7 +35,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Point(Measurement):
+class AttentionPoint(Measurement):
     """One call of attention."""
 
     axes = (*CURVE, "seq_len")

@@ -36,7 +36,7 @@ def find_machine(device: str) -> Machine:
         if outcome.status == "ok":
             facts = {"device_name": provenance.cpu_name(), **outcome.value}
             return Machine(device, facts, provenance.fingerprint(facts), method)
-    raise isolate.Refused(f"{device} does not answer: {outcome.reason}")
+    raise isolate.CannotRun(f"{device} does not answer: {outcome.reason}")
 
 
 def interleaved(points: Iterable[Measurement], seed: int) -> list[Measurement]:

@@ -19,7 +19,7 @@ BUSY_PERCENT = 20
 
 
 @dataclass(frozen=True)
-class Campaign:
+class Session:
     """Where a run stores its rows, on which machine, and how it talks about it."""
 
     folder: Path

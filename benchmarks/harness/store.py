@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from .isolate import Refused
-from .point import STATUSES, Measurement, Point
+from .isolate import CannotRun
+from .point import STATUSES, AttentionPoint, Measurement
 
 NAME = "results.jsonl"
 REQUIRED = {"key": str, "config": str, "status": str}
@@ -23,7 +23,9 @@ class Store:
     Opening it sets a damaged file aside and keeps its good rows.
     """
 
-    def __init__(self, folder: Path, fresh: bool = False, kind: type[Measurement] = Point) -> None:
+    def __init__(
+        self, folder: Path, fresh: bool = False, kind: type[Measurement] = AttentionPoint
+    ) -> None:
         axes = {field.name: field.type for field in fields(kind) if field.name in kind.axes}
         self.required = REQUIRED | axes
         self.path = folder / NAME
@@ -34,7 +36,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise Refused(f"--out: {folder} is in use by another run") from None
+            raise CannotRun(f"--out: {folder} is in use by another run") from None
         if fresh and self.path.exists():
             aside = _free_name(self.path, "old")
             self.path.rename(aside)

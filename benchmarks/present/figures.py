@@ -48,7 +48,7 @@ FAILURE_ROW = 0.055
 
 
 @dataclass(frozen=True)
-class Metric:
+class ScalingMetric:
     column: str
     title: str
     ticks: object
@@ -78,7 +78,7 @@ def draw_all(frame: pd.DataFrame, fitted: list[dict], folder: Path, caption: str
         save(figure, folder / f"{name}.svg")
 
 
-def draw(frame: pd.DataFrame, fitted: list[dict], name: str, metric: Metric, caption: str):
+def draw(frame: pd.DataFrame, fitted: list[dict], name: str, metric: ScalingMetric, caption: str):
     modes = sorted(frame["mode"].unique())
     figure, panels = plt.subplots(
         1, len(modes), figsize=(8.2 * len(modes), 5.6), squeeze=False, layout="constrained"
@@ -93,7 +93,9 @@ def draw(frame: pd.DataFrame, fitted: list[dict], name: str, metric: Metric, cap
     return figure
 
 
-def _panel(axes: Axes, points: pd.DataFrame, laws: list[dict], name: str, metric: Metric) -> None:
+def _panel(
+    axes: Axes, points: pd.DataFrame, laws: list[dict], name: str, metric: ScalingMetric
+) -> None:
     lengths = sorted(points.seq_len.unique())
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -271,6 +273,6 @@ def _top(block: list[float], gap: float) -> float:
 
 
 METRICS = {
-    "time": Metric("time_ms", "Time of one attention call", time_axis),
-    "memory": Metric("peak_memory_bytes", "Peak memory of one attention call", _memory_axis),
+    "time": ScalingMetric("time_ms", "Time of one attention call", time_axis),
+    "memory": ScalingMetric("peak_memory_bytes", "Peak memory of one attention call", _memory_axis),
 }

@@ -172,7 +172,7 @@ def grid(**changes):
         "repeats": 0,
         "cache": "cold",
     }
-    return scaling.Grid(**{**content, **changes})
+    return scaling.ScalingGrid(**{**content, **changes})
 
 
 def curves(points):

@@ -1,4 +1,4 @@
-"""Hostile inputs, and what a provider makes of them."""
+"""Adversarial inputs, and what a provider makes of them."""
 
 import math
 from collections.abc import Callable
@@ -8,47 +8,49 @@ import torch
 
 from ...harness.isolate import Unsupported
 from ..attention import errors, providers
-from ..attention.inputs import Inputs, evaluate, make_inputs
-from ..attention.providers import Case
-from ..attention.variants import Shape, parse
+from ..attention.inputs import AttentionInputs, evaluate, make_inputs
+from ..attention.providers import Workload
+from ..attention.variants import AttentionShape, parse
 
 BATCH = 2
 EMPTY_BATCH_ENTRY = "key_padding:0:1"
 
 
 @dataclass(frozen=True)
-class Kind:
+class AdversarialInput:
     """A kind of input: how q, k, v and the output gradient are bent, and at which length."""
 
     help: str
     seq_len: int = 128
-    bend: Callable[[Inputs], None] | None = None
+    bend: Callable[[AttentionInputs], None] | None = None
     extra: str = ""
 
 
-def _large(inputs: Inputs) -> None:
+def _large(inputs: AttentionInputs) -> None:
     inputs.q.mul_(8)
     inputs.k.mul_(8)
 
 
-def _constant(inputs: Inputs) -> None:
+def _constant(inputs: AttentionInputs) -> None:
     inputs.k.copy_(inputs.k[:, :, :1].clone())
 
 
-def _outliers(inputs: Inputs) -> None:
+def _outliers(inputs: AttentionInputs) -> None:
     inputs.q[:, :, ::17, 0] = 60.0
     inputs.k[:, :, ::13, 0] = 60.0
     inputs.v[:, :, ::11, 0] = 1000.0
 
 
 INPUTS = {
-    "normal": Kind("standard normal"),
-    "large": Kind("q and k eight times as large: near one-hot weights", bend=_large),
-    "constant": Kind("every key the same: exactly uniform weights", bend=_constant),
-    "outliers": Kind("a few entries of q, k and v 60 to 1000 times as large", bend=_outliers),
-    "odd length": Kind("129 tokens: one more than fills a tile", seq_len=129),
-    "one token": Kind("a sequence of one token", seq_len=1),
-    "empty rows": Kind("one sequence of the batch has no key", extra=EMPTY_BATCH_ENTRY),
+    "normal": AdversarialInput("standard normal"),
+    "large": AdversarialInput("q and k eight times as large: near one-hot weights", bend=_large),
+    "constant": AdversarialInput("every key the same: exactly uniform weights", bend=_constant),
+    "outliers": AdversarialInput(
+        "a few entries of q, k and v 60 to 1000 times as large", bend=_outliers
+    ),
+    "odd length": AdversarialInput("129 tokens: one more than fills a tile", seq_len=129),
+    "one token": AdversarialInput("a sequence of one token", seq_len=1),
+    "empty rows": AdversarialInput("one sequence of the batch has no key", extra=EMPTY_BATCH_ENTRY),
 }
 
 
@@ -70,7 +72,7 @@ def check(job: Job) -> list[dict]:
     return [_row(job, name, kind) for name, kind in INPUTS.items()]
 
 
-def _row(job: Job, name: str, kind: Kind) -> dict:
+def _row(job: Job, name: str, kind: AdversarialInput) -> dict:
     """With gradients where the provider has them, else forward alone."""
     row = {"provider": job.provider, "variant": job.variant, "inputs": name}
     for mode in ("forward+backward", "forward"):
@@ -81,14 +83,14 @@ def _row(job: Job, name: str, kind: Kind) -> dict:
     return {**row, "status": "unsupported", "reason": reason}
 
 
-def _ratios(job: Job, kind: Kind, mode: str) -> dict[str, float | str]:
+def _ratios(job: Job, kind: AdversarialInput, mode: str) -> dict[str, float | str]:
     n = kind.seq_len
-    shape = Shape(BATCH, job.heads, job.kv_heads, n, n, job.head_dim)
+    shape = AttentionShape(BATCH, job.heads, job.kv_heads, n, n, job.head_dim)
     terms = parse("+".join(filter(None, [job.variant, kind.extra])))
-    case = Case(shape, terms, mode, getattr(torch, job.dtype), job.device)
-    inputs = make_inputs(shape, case.dtype, case.device, job.seed)
+    workload = Workload(shape, terms, mode, getattr(torch, job.dtype), job.device)
+    inputs = make_inputs(shape, workload.dtype, workload.device, job.seed)
     if kind.bend:
         kind.bend(inputs)
-    results = evaluate(providers.find(job.provider)(case).call, inputs, mode != "forward")
-    found = errors.ratios(results, inputs, case.variants)
+    results = evaluate(providers.find(job.provider)(workload).call, inputs, mode != "forward")
+    found = errors.ratios(results, inputs, workload.variants)
     return {name: r if math.isfinite(r) else "not finite" for name, r in found.items()}

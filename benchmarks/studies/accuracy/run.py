@@ -1,4 +1,4 @@
-"""The accuracy run: every provider's error against fp64, on normal and hostile inputs."""
+"""The accuracy run: every provider's error against fp64, on normal and adversarial inputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from ...harness import provenance
 from ...harness.isolate import run as isolated
 from ...harness.runner import Machine, find_machine
 from ...harness.session import write_json
-from . import adversarial as hostile
+from . import adversarial
 
 HEADS = 4
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
@@ -26,7 +26,7 @@ VARIANTS = (
 
 
 @dataclass(frozen=True)
-class Request:
+class AccuracyRequest:
     device: str
     providers: tuple[str, ...]
     variants: tuple[str, ...]
@@ -36,36 +36,36 @@ class Request:
     head_dim: int
     seed: int
 
-    def jobs(self) -> list[hostile.Job]:
+    def jobs(self) -> list[adversarial.Job]:
         shape = (self.dtype, self.device, self.heads, self.kv_heads, self.head_dim, self.seed)
-        return [hostile.Job(p, v, *shape) for p in self.providers for v in self.variants]
+        return [adversarial.Job(p, v, *shape) for p in self.providers for v in self.variants]
 
 
 def run(
-    request: Request, timeout: float, folder: Path | None, command: list[str], out: Console
+    request: AccuracyRequest, timeout: float, folder: Path | None, command: list[str], out: Console
 ) -> None:
     machine = find_machine(request.device)
     origin = provenance.collect(command, machine.device, machine.facts, request.seed)
     with out.status("comparing with fp64"):
         rows = [row for job in request.jobs() for row in _rows(job, machine, timeout)]
     out.print(_table(request, rows))
-    for kind, described in hostile.INPUTS.items():
+    for kind, described in adversarial.INPUTS.items():
         out.print(f"{kind}: {described.help}", style="dim", markup=False)
     if folder:
         write_json(folder / "accuracy.json", {"provenance": origin, "rows": rows})
         out.print(f"Written: {folder / 'accuracy.json'}", markup=False, soft_wrap=True)
 
 
-def _rows(job: hostile.Job, machine: Machine, timeout: float) -> list[dict]:
+def _rows(job: adversarial.Job, machine: Machine, timeout: float) -> list[dict]:
     outcome = isolated("studies.accuracy.adversarial.check", job, timeout, machine.method)
     if outcome.status == "ok":
         return outcome.value
     failed = {"provider": job.provider, "variant": job.variant}
     failed |= {"status": outcome.status, "reason": outcome.reason}
-    return [{**failed, "inputs": name} for name in hostile.INPUTS]
+    return [{**failed, "inputs": name} for name in adversarial.INPUTS]
 
 
-def _table(request: Request, rows: list[dict]) -> Table:
+def _table(request: AccuracyRequest, rows: list[dict]) -> Table:
     table = Table(
         title=f"Worst error of output and gradients, in errors of naive {request.dtype} attention",
         box=box.SIMPLE_HEAD,
@@ -76,7 +76,7 @@ def _table(request: Request, rows: list[dict]) -> Table:
         table.add_column(provider, justify="right")
     cells = {(row["variant"], row["inputs"], row["provider"]): _cell(row) for row in rows}
     for variant in request.variants:
-        for kind in hostile.INPUTS:
+        for kind in adversarial.INPUTS:
             line = [cells[variant, kind, provider] for provider in request.providers]
             table.add_row(variant, kind, *line)
         table.add_section()

@@ -7,7 +7,7 @@ import torch
 
 import fused_attention as fa
 
-from .inputs import Inputs, evaluate
+from .inputs import AttentionInputs, evaluate
 
 WHOLE_UP_TO = 512
 ROWS = 64
@@ -18,7 +18,9 @@ CONVENTION = (
 RESULTS = ("out", "dq", "dk", "dv")
 
 
-def ratios(results: tuple[torch.Tensor, ...], inputs: Inputs, variants: tuple) -> dict[str, float]:
+def ratios(
+    results: tuple[torch.Tensor, ...], inputs: AttentionInputs, variants: tuple
+) -> dict[str, float]:
     """The error ratio of each of `results`, which evaluate() returned for `inputs`."""
     gradients = len(results) > 1
     if inputs.q.shape[2] > WHOLE_UP_TO:

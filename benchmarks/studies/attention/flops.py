@@ -1,6 +1,6 @@
 """The floating-point operations an attention call is credited with."""
 
-from .variants import Shape, Term, visible_pairs
+from .variants import AttentionShape, Term, visible_pairs
 
 CONVENTION = (
     "4*D operations per visible (query, key) pair and head forward, 2.5 times that backward; "
@@ -9,5 +9,5 @@ CONVENTION = (
 FACTOR = {"forward": 1.0, "backward": 2.5, "forward+backward": 3.5}
 
 
-def attention_flops(terms: tuple[Term, ...], shape: Shape, mode: str) -> float:
+def attention_flops(terms: tuple[Term, ...], shape: AttentionShape, mode: str) -> float:
     return FACTOR[mode] * 4.0 * visible_pairs(terms, shape) * shape.heads * shape.head_dim

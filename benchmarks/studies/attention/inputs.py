@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .variants import Shape
+from .variants import AttentionShape
 
 
 @dataclass(frozen=True)
-class Inputs:
+class AttentionInputs:
     """q (B, H, Lq, D), k and v (B, Hkv, Lk, D), and the gradient of the output."""
 
     q: torch.Tensor
@@ -21,15 +21,17 @@ class Inputs:
     def leaves(self) -> tuple[torch.Tensor, ...]:
         return (self.q, self.k, self.v)
 
-    def last_rows(self, count: int) -> "Inputs":
+    def last_rows(self, count: int) -> "AttentionInputs":
         """The problem of the last queries alone: masks are aligned with the last key."""
-        return Inputs(self.q[:, :, -count:], self.k, self.v, self.d_out[:, :, -count:])
+        return AttentionInputs(self.q[:, :, -count:], self.k, self.v, self.d_out[:, :, -count:])
 
-    def to(self, dtype: torch.dtype) -> "Inputs":
-        return Inputs(*(t.to(dtype) for t in (*self.leaves, self.d_out)))
+    def to(self, dtype: torch.dtype) -> "AttentionInputs":
+        return AttentionInputs(*(t.to(dtype) for t in (*self.leaves, self.d_out)))
 
 
-def make_inputs(shape: Shape, dtype: torch.dtype, device: str, seed: int) -> Inputs:
+def make_inputs(
+    shape: AttentionShape, dtype: torch.dtype, device: str, seed: int
+) -> AttentionInputs:
     """Standard normal; never zeros, which some hardware multiplies faster."""
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -37,7 +39,7 @@ def make_inputs(shape: Shape, dtype: torch.dtype, device: str, seed: int) -> Inp
         size = (shape.batch, heads, length, shape.head_dim)
         return torch.randn(size, generator=generator, dtype=dtype, device=device)
 
-    return Inputs(
+    return AttentionInputs(
         q=normal(shape.heads, shape.seq_q),
         k=normal(shape.kv_heads, shape.seq_k),
         v=normal(shape.kv_heads, shape.seq_k),
@@ -45,7 +47,7 @@ def make_inputs(shape: Shape, dtype: torch.dtype, device: str, seed: int) -> Inp
     )
 
 
-def evaluate(call: Callable, inputs: Inputs, gradients: bool) -> tuple[torch.Tensor, ...]:
+def evaluate(call: Callable, inputs: AttentionInputs, gradients: bool) -> tuple[torch.Tensor, ...]:
     """The output and, if asked for, the gradients of q, k and v."""
     if not gradients:
         with torch.no_grad():

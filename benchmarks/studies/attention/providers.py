@@ -1,7 +1,7 @@
 """The implementations that are compared: one function each.
 
-A provider takes a Case and returns what to call, or raises Unsupported with the reason. A user's
-own provider is named on the command line as `module:function`.
+A provider takes a `Workload` and returns what to call, or raises `Unsupported` with the reason. The
+command line takes a user's own provider as `module:function`.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from fused_attention.ops.tiles import Problem
 
 from ...harness.isolate import Unsupported
 from ...harness.lookup import lookup
-from .variants import Shape, Term, build
+from .variants import AttentionShape, Term, build
 
 CUDA_ONLY = (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """One attention problem as a provider sees it."""
 
-    shape: Shape
+    shape: AttentionShape
     terms: tuple[Term, ...]
     mode: str
     dtype: torch.dtype
@@ -39,7 +39,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCall:
     """call(q, k, v) -> output. Tensors made ahead (masks) are counted as the provider's memory."""
 
     call: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -47,23 +47,23 @@ class Prepared:
     compiled: bool = False
 
 
-def naive(case: Case) -> Prepared:
-    variants = case.variants
-    return Prepared(lambda q, k, v: fa.reference.attention(q, k, v, variants).out)
+def naive(workload: Workload) -> PreparedCall:
+    variants = workload.variants
+    return PreparedCall(lambda q, k, v: fa.reference.attention(q, k, v, variants).out)
 
 
-def fused(case: Case) -> Prepared:
-    variants = case.variants
-    return Prepared(lambda q, k, v: fa.attention(q, k, v, variants))
+def fused(workload: Workload) -> PreparedCall:
+    variants = workload.variants
+    return PreparedCall(lambda q, k, v: fa.attention(q, k, v, variants))
 
 
-def sdpa(case: Case, backend: SDPBackend | None = None) -> Prepared:
+def sdpa(workload: Workload, backend: SDPBackend | None = None) -> PreparedCall:
     """torch's own, with the backend of its choice or one pinned."""
-    if backend in CUDA_ONLY and case.device != "cuda":
+    if backend in CUDA_ONLY and workload.device != "cuda":
         raise Unsupported(f"SDPA's {backend.name} backend needs CUDA")
-    shape = case.shape
-    is_causal = [term.name for term in case.terms] == ["causal"] and shape.seq_q == shape.seq_k
-    mask = None if is_causal else _sdpa_mask(case)
+    shape = workload.shape
+    is_causal = [term.name for term in workload.terms] == ["causal"] and shape.seq_q == shape.seq_k
+    mask = None if is_causal else _sdpa_mask(workload)
     options = {
         "attn_mask": mask,
         "is_causal": is_causal,
@@ -80,25 +80,25 @@ def sdpa(case: Case, backend: SDPBackend | None = None) -> Prepared:
                 raise
 
     call = pinned if backend else partial(F.scaled_dot_product_attention, **options)
-    return Prepared(call, () if mask is None else (mask,))
+    return PreparedCall(call, () if mask is None else (mask,))
 
 
-def _sdpa_mask(case: Case) -> torch.Tensor | None:
-    shape = case.shape
-    problem = Problem(shape.batch, shape.heads, shape.seq_q, shape.seq_k, case.device)
+def _sdpa_mask(workload: Workload) -> torch.Tensor | None:
+    shape = workload.shape
+    problem = Problem(shape.batch, shape.heads, shape.seq_q, shape.seq_k, workload.device)
     try:
-        return sdpa_mask(problem, case.variants, case.dtype)
+        return sdpa_mask(problem, workload.variants, workload.dtype)
     except NotImplementedError as error:
         raise Unsupported(str(error)) from error
 
 
-def flex(case: Case) -> Prepared:
+def flex(workload: Workload) -> PreparedCall:
     """Compiled FlexAttention; its eager form materialises every score and is not a contestant."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    if case.device == "cpu" and case.mode != "forward":
+    if workload.device == "cpu" and workload.mode != "forward":
         raise Unsupported("FlexAttention has no backward on CPU")
-    shape, variants = case.shape, case.variants
+    shape, variants = workload.shape, workload.variants
     masks = [variant for variant in variants if variant.type.mask is not None]
     scores = [variant for variant in variants if variant.type.score is not None]
     lengths, offset = (shape.seq_q, shape.seq_k), shape.seq_k - shape.seq_q
@@ -120,7 +120,7 @@ def flex(case: Case) -> Prepared:
     block_mask = None
     if masks:
         batch = shape.batch if any(variant.type.batched_bounds for variant in masks) else None
-        block_mask = create_block_mask(mask_mod, batch, None, *lengths, device=case.device)
+        block_mask = create_block_mask(mask_mod, batch, None, *lengths, device=workload.device)
     call = partial(
         torch.compile(flex_attention, dynamic=False),
         score_mod=score_mod if scores else None,
@@ -128,7 +128,7 @@ def flex(case: Case) -> Prepared:
         enable_gqa=shape.heads != shape.kv_heads,
     )
     tables = block_mask.as_tuple() if masks else ()
-    return Prepared(call, tuple(t for t in tables if torch.is_tensor(t)), compiled=True)
+    return PreparedCall(call, tuple(t for t in tables if torch.is_tensor(t)), compiled=True)
 
 
 def _at(args: tuple, *where) -> tuple:
@@ -141,7 +141,7 @@ def _at(args: tuple, *where) -> tuple:
     )
 
 
-PROVIDERS: dict[str, Callable[[Case], Prepared]] = {
+PROVIDERS: dict[str, Callable[[Workload], PreparedCall]] = {
     "naive": naive,
     "sdpa": sdpa,
     "sdpa:math": partial(sdpa, backend=SDPBackend.MATH),
@@ -153,6 +153,6 @@ PROVIDERS: dict[str, Callable[[Case], Prepared]] = {
 }
 
 
-def find(name: str) -> Callable[[Case], Prepared]:
+def find(name: str) -> Callable[[Workload], PreparedCall]:
     """A provider by name; ValueError if there is none."""
     return lookup("provider", name, PROVIDERS)

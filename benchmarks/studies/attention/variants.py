@@ -11,11 +11,11 @@ import torch
 
 import fused_attention as fa
 
-from ...harness.point import Point
+from ...harness.point import AttentionPoint
 
 
 @dataclass(frozen=True)
-class Shape:
+class AttentionShape:
     batch: int
     heads: int
     kv_heads: int
@@ -24,7 +24,7 @@ class Shape:
     head_dim: int
 
     @classmethod
-    def of(cls, point: Point) -> "Shape":
+    def of(cls, point: AttentionPoint) -> "AttentionShape":
         n = point.seq_len
         return cls(point.batch, point.heads, point.kv_heads, n, n, point.head_dim)
 
@@ -62,7 +62,7 @@ def _everything(q, b, shape, *args):
 
 
 @dataclass(frozen=True)
-class Kind:
+class VariantKind:
     """What the harness must know about one variant.
 
     build(device, shape, *args) makes the variant's value.
@@ -79,7 +79,7 @@ class Kind:
 REQUIRED = object()
 
 
-def _document_ids(shape: Shape, count: int | None) -> np.ndarray:
+def _document_ids(shape: AttentionShape, count: int | None) -> np.ndarray:
     count = count or max(1, shape.seq_k // 1024)
     return np.arange(shape.seq_k) * count // shape.seq_k
 
@@ -90,28 +90,28 @@ def _visible_documents(q, b, shape, count):
     return np.searchsorted(ids, own, "left"), np.searchsorted(ids, own, "right")
 
 
-def _lengths(shape: Shape, even: float, odd: float | None) -> list[int]:
+def _lengths(shape: AttentionShape, even: float, odd: float | None) -> list[int]:
     fractions = (even, even if odd is None else odd)
     return [round(fractions[b % 2] * shape.seq_k) for b in range(shape.batch)]
 
 
 KINDS = {
-    "full": Kind(
+    "full": VariantKind(
         help="every query sees every key",
         build=lambda device, shape: (),
     ),
-    "causal": Kind(
+    "causal": VariantKind(
         help="keys up to the query's own position",
         build=lambda device, shape: fa.causal(),
         visible=lambda q, b, shape: (np.zeros_like(q), q + 1),
     ),
-    "sliding_window": Kind(
+    "sliding_window": VariantKind(
         help="LEFT keys before the query, its own, and RIGHT after it (default 0)",
         parameters=(("LEFT", _count, REQUIRED), ("RIGHT", _count, 0)),
         build=lambda device, shape, left, right: fa.sliding_window(left, right),
         visible=lambda q, b, shape, left, right: (q - left, q + right + 1),
     ),
-    "key_padding": Kind(
+    "key_padding": VariantKind(
         help="the first F of the keys exist (F2 in every second batch entry; fractions)",
         parameters=(("F", _fraction, REQUIRED), ("F2", _fraction, None)),
         build=lambda device, shape, even, odd: fa.key_padding(
@@ -122,16 +122,16 @@ KINDS = {
             np.full_like(q, _lengths(shape, even, odd)[b]),
         ),
     ),
-    "softcap": Kind(
+    "softcap": VariantKind(
         help="scores become CAP * tanh(score / CAP)",
         parameters=(("CAP", _positive, REQUIRED),),
         build=lambda device, shape, cap: fa.softcap(cap),
     ),
-    "alibi": Kind(
+    "alibi": VariantKind(
         help="scores fall with distance, by the paper's slopes",
         build=lambda device, shape: fa.alibi(fa.alibi_slopes(shape.heads, device)),
     ),
-    "document": Kind(
+    "document": VariantKind(
         help="N equal documents that do not see each other (default: 1024 tokens each)",
         parameters=(("N", _positive_int, None),),
         build=lambda device, shape, count: fa.document(
@@ -150,7 +150,7 @@ class Term:
     args: tuple = field(default=())
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> VariantKind:
         return KINDS[self.name]
 
 
@@ -184,12 +184,12 @@ def _parse_term(text: str) -> Term:
     return Term(name, tuple(args))
 
 
-def build(terms: tuple[Term, ...], shape: Shape, device: str) -> tuple:
+def build(terms: tuple[Term, ...], shape: AttentionShape, device: str) -> tuple:
     """The composition as fused_attention's own values."""
     return tuple(term.kind.build(device, shape, *term.args) for term in terms)
 
 
-def visible_pairs(terms: tuple[Term, ...], shape: Shape) -> int:
+def visible_pairs(terms: tuple[Term, ...], shape: AttentionShape) -> int:
     """How many (query, key) pairs a head computes, summed over the batch."""
     q = np.arange(shape.seq_q) + shape.seq_k - shape.seq_q
     total = 0

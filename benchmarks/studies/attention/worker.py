@@ -7,30 +7,30 @@ from dataclasses import replace
 import torch
 
 from ...harness import memory, timing
-from ...harness.point import Point
+from ...harness.point import AttentionPoint
 from . import errors, providers
 from .flops import attention_flops
-from .inputs import Inputs, evaluate, make_inputs
-from .providers import Case, Prepared
-from .variants import Shape, parse
+from .inputs import AttentionInputs, evaluate, make_inputs
+from .providers import PreparedCall, Workload
+from .variants import AttentionShape, parse
 
 TINY = 320
 COMPILE_THREADS = "1"
 
 
-def measure(point: Point) -> dict:
+def measure(point: AttentionPoint) -> dict:
     """Peak memory in the first call at this shape, then time, then error."""
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", COMPILE_THREADS)
     on_cuda = point.device == "cuda"
     if not on_cuda:
         memory.limit_to_available()
-    shape, terms = Shape.of(point), parse(point.variant)
-    case = Case(shape, terms, point.mode, getattr(torch, point.dtype), point.device)
+    shape, terms = AttentionShape.of(point), parse(point.variant)
+    workload = Workload(shape, terms, point.mode, getattr(torch, point.dtype), point.device)
     provider = providers.find(point.provider)
     if not on_cuda:
-        _load_kernels(provider, case, point.seed)
-    inputs = make_inputs(shape, case.dtype, point.device, point.seed)
-    prepared = provider(case)
+        _load_kernels(provider, workload, point.seed)
+    inputs = make_inputs(shape, workload.dtype, point.device, point.seed)
+    prepared = provider(workload)
     call = _task(prepared, inputs, point.mode)
     if prepared.compiled or on_cuda:
         call()
@@ -40,7 +40,7 @@ def measure(point: Point) -> dict:
     results = peak["result"]
     if point.mode == "backward":
         results = evaluate(prepared.call, inputs, gradients=True)
-    ratio = max(errors.ratios(results, inputs, case.variants).values())
+    ratio = max(errors.ratios(results, inputs, workload.variants).values())
     return {
         **numbers,
         "peak_memory_bytes": peak["peak"] + sum(t.nbytes for t in prepared.tensors),
@@ -54,7 +54,7 @@ def measure(point: Point) -> dict:
     }
 
 
-def _task(prepared: Prepared, inputs: Inputs, mode: str):
+def _task(prepared: PreparedCall, inputs: AttentionInputs, mode: str):
     """What is measured: a call without arguments."""
     if mode != "backward":
         return lambda: evaluate(prepared.call, inputs, gradients=mode != "forward")
@@ -63,13 +63,13 @@ def _task(prepared: Prepared, inputs: Inputs, mode: str):
     return lambda: torch.autograd.grad(out, leaves, inputs.d_out, retain_graph=True)
 
 
-def _load_kernels(provider, case: Case, seed: int) -> None:
+def _load_kernels(provider, workload: Workload, seed: int) -> None:
     """Pages code in on a problem too small to hide in what is measured afterwards."""
-    group = case.shape.heads // case.shape.kv_heads
-    shape = replace(case.shape, batch=1, heads=group, kv_heads=1, seq_q=TINY, seq_k=TINY)
-    prepared = provider(replace(case, shape=shape))
+    group = workload.shape.heads // workload.shape.kv_heads
+    shape = replace(workload.shape, batch=1, heads=group, kv_heads=1, seq_q=TINY, seq_k=TINY)
+    prepared = provider(replace(workload, shape=shape))
     if not prepared.compiled:
-        _task(prepared, make_inputs(shape, case.dtype, case.device, seed), case.mode)()
+        _task(prepared, make_inputs(shape, workload.dtype, workload.device, seed), workload.mode)()
 
 
 def machine(device: str) -> dict:

@@ -15,7 +15,7 @@ BYTES = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class DecodeProblem:
     """Everything in the dtype of the model; the last token of each sequence is the new one."""
 
     point: DecodePoint
@@ -29,7 +29,7 @@ class Problem:
         return tuple(x[:, :, -1:] for x in (self.q, self.k, self.v))
 
 
-def make_problem(point: DecodePoint) -> Problem:
+def make_problem(point: DecodePoint) -> DecodeProblem:
     """Standard normal numbers; never zeros, which some hardware multiplies faster."""
     generator = torch.Generator(point.device).manual_seed(point.seed)
     dtype = getattr(torch, point.dtype)
@@ -38,7 +38,7 @@ def make_problem(point: DecodePoint) -> Problem:
         size = (point.batch, heads, point.context + 1, point.head_dim)
         return torch.randn(size, generator=generator, dtype=dtype, device=point.device)
 
-    return Problem(point, normal(point.heads), normal(point.kv_heads), normal(point.kv_heads))
+    return DecodeProblem(point, normal(point.heads), normal(point.kv_heads), normal(point.kv_heads))
 
 
 def least_bytes(point: DecodePoint) -> int:

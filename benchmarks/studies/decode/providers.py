@@ -1,4 +1,4 @@
-"""Who decodes: one function each, which takes a Problem and returns what to call.
+"""Who decodes: one function each, which takes a DecodeProblem and returns what to call.
 
 Yours is named on the command line as module:function.
 """
@@ -16,13 +16,13 @@ import fused_attention as fa
 
 from ...harness.isolate import Unsupported
 from ...harness.lookup import lookup
-from .problem import QUANTISED, Problem
+from .problem import QUANTISED, DecodeProblem
 
 STEPS_TIMED = 50
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCache:
     """A cache that holds the context.
 
     call: writes the keys and values of the new tokens and returns their attention,
@@ -36,7 +36,7 @@ class Prepared:
     step_ms: float = 0.0
 
 
-def paged(problem: Problem) -> Prepared:
+def paged(problem: DecodeProblem) -> PreparedCache:
     """This package's, with pages in no order, as after many sequences have come and gone."""
     point = problem.point
     length = point.context + 1
@@ -63,7 +63,7 @@ def paged(problem: Problem) -> Prepared:
     # Held open for the rest of the process: every call writes the same slots again.
     step = ExitStack().enter_context(cache.step(seqs, 1))
     stored = [x for x in (*cache.kv, *cache.scales) if x is not None]
-    return Prepared(
+    return PreparedCache(
         lambda: cache.attend(0, q, k, v, step)[:, :, None],
         sum(x.nbytes for x in stored),
         step_ms,
@@ -83,7 +83,7 @@ def _bookkeeping(cache, seqs, context: int) -> float:
     return sorted(times)[STEPS_TIMED // 2]
 
 
-def contiguous(problem: Problem) -> Prepared:
+def contiguous(problem: DecodeProblem) -> PreparedCache:
     """One tensor with room for the longest sequence, and torch's attention over it."""
     if problem.point.kv_dtype in QUANTISED:
         raise Unsupported("scaled_dot_product_attention reads no quantised keys")
@@ -98,10 +98,10 @@ def contiguous(problem: Problem) -> Prepared:
         keys[:, :, -1:], values[:, :, -1:] = k, v
         return F.scaled_dot_product_attention(q, keys, values, enable_gqa=grouped)
 
-    return Prepared(call, keys.nbytes + values.nbytes)
+    return PreparedCache(call, keys.nbytes + values.nbytes)
 
 
-def recompute(problem: Problem) -> Prepared:
+def recompute(problem: DecodeProblem) -> PreparedCache:
     """No cache: causal attention of every token.  Projecting them again is not even counted."""
     grouped = problem.point.group > 1
 
@@ -110,17 +110,17 @@ def recompute(problem: Problem) -> Prepared:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         return out[:, :, -1:]
 
-    return Prepared(call, 0)
+    return PreparedCache(call, 0)
 
 
 OURS, BASELINE, WITHOUT = "paged", "contiguous", "recompute"
-PROVIDERS: dict[str, Callable[[Problem], Prepared]] = {
+PROVIDERS: dict[str, Callable[[DecodeProblem], PreparedCache]] = {
     OURS: paged,
     BASELINE: contiguous,
     WITHOUT: recompute,
 }
 
 
-def find(name: str) -> Callable[[Problem], Prepared]:
+def find(name: str) -> Callable[[DecodeProblem], PreparedCache]:
     """A provider by name; ValueError if there is none."""
     return lookup("provider", name, PROVIDERS)

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 from ...harness import runner
-from ...harness.session import Campaign, sign_off, write_json
+from ...harness.session import Session, sign_off, write_json
 from . import analysis, pictures, problem, report, tables, worker
 from .points import DecodePoint
 from .providers import BASELINE, OURS, WITHOUT
@@ -21,7 +21,7 @@ PROVIDERS = (OURS, BASELINE, WITHOUT)
 
 
 @dataclass(frozen=True)
-class Defaults:
+class DecodeDefaults:
     """What is measured on a device when nothing is asked for; the first of each is the base."""
 
     contexts: tuple[int, ...]
@@ -35,7 +35,7 @@ class Defaults:
 
 
 DEFAULTS = {
-    "cpu": Defaults(
+    "cpu": DecodeDefaults(
         contexts=tuple(2**i for i in range(8, 13)),
         batches=(4, 1, 16),
         page_sizes=(64, 16, 256),
@@ -45,7 +45,7 @@ DEFAULTS = {
         head_dim=64,
         dtype="float32",
     ),
-    "cuda": Defaults(
+    "cuda": DecodeDefaults(
         contexts=tuple(2**i for i in range(10, 17)),
         batches=(32, 1, 128),
         page_sizes=(64, 16, 256),
@@ -59,7 +59,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Grid:
+class DecodeGrid:
     """What to measure; what is left out means the device's defaults.
 
     Every context at the first batch, page size, group and dtype; and at `sweep_at` whatever else
@@ -142,17 +142,17 @@ def _of_provider(problem: DecodePoint, provider: str) -> DecodePoint | None:
     return replace(problem, provider=provider)
 
 
-def run(grid: Grid, campaign: Campaign) -> None:
-    rows, origin = campaign.run(grid.points())
+def run(grid: DecodeGrid, session: Session) -> None:
+    rows, origin = session.run(grid.points())
     if not rows:
-        campaign.out.print("Nothing was measured.")
+        session.out.print("Nothing was measured.")
         return
     copy = origin["ceilings"].get("copy_gbytes_per_s")
     base = grid.base()
     frame = analysis.summarise(rows, copy)
     curves = analysis.curves(frame, base)
     laws = analysis.laws(curves)
-    folder, out = campaign.folder, campaign.out
+    folder, out = session.folder, session.out
     frame.to_csv(folder / "summary.csv", index=False)
     write_json(folder / "fits.json", laws)
     pictures.draw_cost(curves, laws, folder / "cost", curve_caption(origin, base))

@@ -10,7 +10,7 @@ import fused_attention as fa
 from ...harness import memory, timing
 from ..attention import errors
 from .points import DecodePoint
-from .problem import Problem, least_bytes, make_problem
+from .problem import DecodeProblem, least_bytes, make_problem
 from .providers import BASELINE, WITHOUT, find
 
 BUDGET_S = {"cpu": 2.0, "cuda": 0.5}
@@ -70,7 +70,7 @@ def _load_kernels(provider, point: DecodePoint) -> None:
     provider(make_problem(small)).call()
 
 
-def _rival(problem: Problem) -> tuple:
+def _rival(problem: DecodeProblem) -> tuple:
     """The contiguous cache, in the model's dtype whatever the provider stores."""
     if problem.point.provider in (BASELINE, WITHOUT):
         return ()
@@ -80,7 +80,7 @@ def _rival(problem: Problem) -> tuple:
     return (rival,)
 
 
-def _error(problem: Problem, out: torch.Tensor) -> float:
+def _error(problem: DecodeProblem, out: torch.Tensor) -> float:
     """The first sequence is as good as any, and fp64 of all might not fit."""
     q, k, v = problem.q[:1, :, -1:], problem.k[:1], problem.v[:1]
     exact = fa.reference.attention(q.double(), k.double(), v.double()).out

@@ -24,7 +24,7 @@ LOOKS = {
 
 
 @dataclass(frozen=True)
-class Metric:
+class ModelMetric:
     column: str
     title: str
     base: int
@@ -34,8 +34,8 @@ class Metric:
 
 ROOM = 2.0
 METRICS = {
-    "speed": Metric("rate", "Tokens a second", 10, (1, 2, 5), "{:,.4g}".format),
-    "memory": Metric("peak_memory_bytes", "Peak memory beyond weights", 2, (1,), size),
+    "speed": ModelMetric("rate", "Tokens a second", 10, (1, 2, 5), "{:,.4g}".format),
+    "memory": ModelMetric("peak_memory_bytes", "Peak memory beyond weights", 2, (1,), size),
 }
 
 
@@ -47,7 +47,7 @@ def draw_all(frame: pd.DataFrame, folder: Path, caption: str) -> list[Path]:
     ]
 
 
-def draw(frame: pd.DataFrame, metric: Metric, caption: str):
+def draw(frame: pd.DataFrame, metric: ModelMetric, caption: str):
     tasks = list(dict.fromkeys(frame.task))
     figure, panels = plt.subplots(
         1, len(tasks), figsize=(6.6 * len(tasks), 4.6), squeeze=False, layout="constrained"
@@ -60,7 +60,7 @@ def draw(frame: pd.DataFrame, metric: Metric, caption: str):
     return figure
 
 
-def _panel(axes: Axes, points: pd.DataFrame, metric: Metric) -> None:
+def _panel(axes: Axes, points: pd.DataFrame, metric: ModelMetric) -> None:
     column = metric.column
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -90,7 +90,7 @@ def _panel(axes: Axes, points: pd.DataFrame, metric: Metric) -> None:
     place(axes, labels)
 
 
-def _value_axis(axes: Axes, low: float, high: float, metric: Metric) -> None:
+def _value_axis(axes: Axes, low: float, high: float, metric: ModelMetric) -> None:
     powers = range(math.floor(math.log(low, metric.base)), math.ceil(math.log(high, metric.base)))
     ticks = [step * float(metric.base) ** power for power in powers for step in metric.steps]
     axes.set_ylim(low, high)

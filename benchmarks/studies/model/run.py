@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 from ...harness import runner
-from ...harness.session import Campaign, sign_off
+from ...harness.session import Session, sign_off
 from . import analysis, pictures, report, tables, worker
 from .points import PROVIDERS, ModelPoint
 
@@ -17,7 +17,7 @@ CONVENTIONS = {
 
 
 @dataclass(frozen=True)
-class Defaults:
+class ModelDefaults:
     """What is measured on a device when nothing is asked for."""
 
     seq_lens: tuple[int, ...]
@@ -27,15 +27,15 @@ class Defaults:
 
 
 DEFAULTS = {
-    "cpu": Defaults(seq_lens=(128, 256, 512), batch=1, new_tokens=8, dtype="float32"),
-    "cuda": Defaults(
+    "cpu": ModelDefaults(seq_lens=(128, 256, 512), batch=1, new_tokens=8, dtype="float32"),
+    "cuda": ModelDefaults(
         seq_lens=tuple(2**i for i in range(9, 14)), batch=4, new_tokens=64, dtype="bfloat16"
     ),
 }
 
 
 @dataclass(frozen=True)
-class Grid:
+class ModelGrid:
     """What to measure; what is left out means the device's defaults."""
 
     device: str
@@ -71,13 +71,13 @@ class Grid:
         return runner.interleaved(points, self.seed)
 
 
-def run(grid: Grid, campaign: Campaign) -> None:
-    rows, origin = campaign.run(grid.points())
+def run(grid: ModelGrid, session: Session) -> None:
+    rows, origin = session.run(grid.points())
     if not rows:
-        campaign.out.print("Nothing was measured.")
+        session.out.print("Nothing was measured.")
         return
     frame = analysis.summarise(rows)
-    folder, out = campaign.folder, campaign.out
+    folder, out = session.folder, session.out
     frame.to_csv(folder / "summary.csv", index=False)
     drawn = pictures.draw_all(frame, folder, caption(origin, frame))
     report.write(folder, frame, drawn, origin)

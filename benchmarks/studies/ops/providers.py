@@ -12,31 +12,31 @@ from fused_attention.testing import OpCase, OpProblem
 
 from ...harness.isolate import Unsupported
 from ...harness.lookup import lookup
-from ..attention.providers import Prepared
+from ..attention.providers import PreparedCall
 
 LIGER = "liger_kernel"
 
 
-def eager(case: OpCase, problem: OpProblem) -> Prepared:
-    return Prepared(case.reference)
+def eager(case: OpCase, problem: OpProblem) -> PreparedCall:
+    return PreparedCall(case.reference)
 
 
-def compiled(case: OpCase, problem: OpProblem) -> Prepared:
-    return Prepared(torch.compile(case.reference, dynamic=False), compiled=True)
+def compiled(case: OpCase, problem: OpProblem) -> PreparedCall:
+    return PreparedCall(torch.compile(case.reference, dynamic=False), compiled=True)
 
 
-def fused(case: OpCase, problem: OpProblem) -> Prepared:
-    return Prepared(case.op)
+def fused(case: OpCase, problem: OpProblem) -> PreparedCall:
+    return PreparedCall(case.op)
 
 
-def liger(case: OpCase, problem: OpProblem) -> Prepared:
+def liger(case: OpCase, problem: OpProblem) -> PreparedCall:
     if case.liger is None:
         raise Unsupported(f"Liger has no {case.name}")
     if not has_liger():
         raise Unsupported(f"{LIGER} is not installed")
     if problem.device == "cpu":
         raise Unsupported("Liger's kernels need a GPU")
-    return Prepared(case.liger)
+    return PreparedCall(case.liger)
 
 
 def has_liger() -> bool:
@@ -45,7 +45,7 @@ def has_liger() -> bool:
 
 BASELINE = "torch"
 OURS = "fused"
-PROVIDERS: dict[str, Callable[[OpCase, OpProblem], Prepared]] = {
+PROVIDERS: dict[str, Callable[[OpCase, OpProblem], PreparedCall]] = {
     BASELINE: eager,
     "compile": compiled,
     "liger": liger,
@@ -53,6 +53,6 @@ PROVIDERS: dict[str, Callable[[OpCase, OpProblem], Prepared]] = {
 }
 
 
-def find(name: str) -> Callable[[OpCase, OpProblem], Prepared]:
+def find(name: str) -> Callable[[OpCase, OpProblem], PreparedCall]:
     """A provider by name; ValueError if there is none."""
     return lookup("provider", name, PROVIDERS)

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 from ...harness import runner
-from ...harness.session import Campaign, sign_off
+from ...harness.session import Session, sign_off
 from . import analysis, pictures, report, tables, worker
 from .points import OpPoint
 from .providers import BASELINE, OURS, has_liger
@@ -24,7 +24,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Defaults:
+class OpsDefaults:
     """What is measured on a device when nothing is asked for."""
 
     sizes: Sizes
@@ -49,7 +49,7 @@ def plain_form(op: str) -> str | None:
 
 GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
 DEFAULTS = {
-    "cpu": Defaults(
+    "cpu": OpsDefaults(
         sizes=Sizes(hidden=(256, 1024, 4096), rows=(1024,)),
         dtype="float32",
         own={
@@ -58,7 +58,7 @@ DEFAULTS = {
             "linear_cross_entropy_weighted_smoothed": Sizes(hidden=(8192,), rows=(1024,)),
         },
     ),
-    "cuda": Defaults(
+    "cuda": OpsDefaults(
         sizes=Sizes(hidden=tuple(2**i for i in range(10, 16)), rows=(8192,)),
         dtype="bfloat16",
         own={
@@ -70,7 +70,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Grid:
+class OpsGrid:
     """What to measure; what is left out means the device's defaults."""
 
     device: str
@@ -114,14 +114,14 @@ def default_providers(device: str, op: str) -> tuple[str, ...]:
     return (BASELINE, *compiled, *liger, OURS)
 
 
-def run(grid: Grid, campaign: Campaign) -> None:
-    rows, origin = campaign.run(grid.points())
+def run(grid: OpsGrid, session: Session) -> None:
+    rows, origin = session.run(grid.points())
     if not rows:
-        campaign.out.print("Nothing was measured.")
+        session.out.print("Nothing was measured.")
         return
     copy = origin["ceilings"].get("copy_gbytes_per_s")
     frame = analysis.summarise(rows, copy)
-    folder, out = campaign.folder, campaign.out
+    folder, out = session.folder, session.out
     frame.to_csv(folder / "summary.csv", index=False)
     drawn = pictures.draw_all(frame, copy, folder, caption(origin, frame))
     report.write(folder, frame, drawn, origin)

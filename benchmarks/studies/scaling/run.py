@@ -8,8 +8,8 @@ import pandas as pd
 from rich.console import Console
 
 from ...harness import runner
-from ...harness.point import Point
-from ...harness.session import Campaign, sign_off, write_json
+from ...harness.point import AttentionPoint
+from ...harness.session import Session, sign_off, write_json
 from ...present import figures as plots
 from ...present import fits
 from ...present import html as report
@@ -17,7 +17,7 @@ from . import analysis, tables
 
 
 @dataclass(frozen=True)
-class Defaults:
+class ScalingDefaults:
     """What is measured on a device when nothing is asked for."""
 
     curves: tuple[tuple[str, str], ...]
@@ -31,12 +31,12 @@ class Defaults:
 
 WINDOW = ("fused", "sliding_window:256")
 DEFAULTS = {
-    "cpu": Defaults(
+    "cpu": ScalingDefaults(
         curves=(("naive", "full"), ("sdpa", "full"), ("fused", "full"), WINDOW),
         seq_lens=tuple(2**i for i in range(8, 14)),
         dtype="float32",
     ),
-    "cuda": Defaults(
+    "cuda": ScalingDefaults(
         curves=(
             *(("naive", "full"), ("sdpa:flash", "full"), ("sdpa:efficient", "full")),
             *(("sdpa:cudnn", "full"), ("flex", "full"), ("fused", "full"), WINDOW),
@@ -48,7 +48,7 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScalingGrid:
     """What to measure; providers and variants left out mean the device's default curves."""
 
     device: str
@@ -65,7 +65,7 @@ class Grid:
     repeats: int
     cache: str
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[AttentionPoint]:
         defaults = DEFAULTS[self.device]
         curves = defaults.curves
         if self.providers or self.variants:
@@ -73,7 +73,7 @@ class Grid:
             curves = tuple(itertools.product(providers, self.variants or ("full",)))
         seq_lens = self.seq_lens or defaults.seq_lens
         points = [
-            Point(
+            AttentionPoint(
                 provider=provider,
                 variant=variant,
                 mode=mode,
@@ -102,14 +102,14 @@ class Results:
     provenance: dict
 
 
-def run(grid: Grid, campaign: Campaign) -> None:
-    rows, origin = campaign.run(grid.points())
+def run(grid: ScalingGrid, session: Session) -> None:
+    rows, origin = session.run(grid.points())
     if not rows:
-        campaign.out.print("Nothing was measured.")
+        session.out.print("Nothing was measured.")
         return
     results = Results(analysis.summarise(rows), fits.fit_rows(rows), origin)
-    write_outputs(campaign.folder, results)
-    conclude(campaign.folder, results, campaign.out)
+    write_outputs(session.folder, results)
+    conclude(session.folder, results, session.out)
 
 
 def write_outputs(folder: Path, results: Results) -> None:

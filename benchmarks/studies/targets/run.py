@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from rich import box
 from rich.table import Table
 
-from ...harness.point import Point
-from ...harness.session import Campaign, warn_if_disturbed, write_json
+from ...harness.point import AttentionPoint
+from ...harness.session import Session, warn_if_disturbed, write_json
 from ...present import fits
 
 SPEED = "speed"
@@ -32,18 +32,18 @@ class Bar:
     """
 
     measure: str
-    ours: tuple[Point, ...]
-    rivals: tuple[Point, ...] = ()
+    ours: tuple[AttentionPoint, ...]
+    rivals: tuple[AttentionPoint, ...] = ()
     at_least: float = -math.inf
     at_most: float = math.inf
     goal: float | None = None
     rounds: int = 1
 
-    def points(self, number: int) -> tuple[Point, ...]:
+    def points(self, number: int) -> tuple[AttentionPoint, ...]:
         """What round `number` measures."""
         return tuple(replace(point, seed=point.seed + number) for point in self.ours + self.rivals)
 
-    def values(self, rows: dict[Point, dict]) -> list[float]:
+    def values(self, rows: dict[AttentionPoint, dict]) -> list[float]:
         """One value for each round that was measured whole."""
         measured = ([rows.get(p) for p in self.points(i)] for i in range(self.rounds))
         values = (
@@ -67,7 +67,9 @@ class Bar:
 
 
 def cpu_bars(seed: int) -> list[Bar]:
-    base = Point("fused", "full", "forward", 4096, 1, 8, 8, 64, "float32", "cpu", seed, 0, "cold")
+    base = AttentionPoint(
+        "fused", "full", "forward", 4096, 1, 8, 8, 64, "float32", "cpu", seed, 0, "cold"
+    )
     bars = []
     for mode in ("forward", "forward+backward"):
         for variant in ("full", "causal"):
@@ -123,47 +125,47 @@ def cuda_bars(seed: int) -> list[Bar]:
 BARS = {"cpu": cpu_bars, "cuda": cuda_bars}
 
 
-def _cuda_point(seed: int, variant: str, mode: str, n: int, head_dim: int) -> Point:
+def _cuda_point(seed: int, variant: str, mode: str, n: int, head_dim: int) -> AttentionPoint:
     heads, batch = 2048 // head_dim, 16384 // n
-    return Point(
+    return AttentionPoint(
         *("fused", variant, mode, n, batch, heads, heads, head_dim),
         *("bfloat16", "cuda", seed, 0, "cold"),
     )
 
 
-def _against(ours: Point, rivals: Iterable[str], **thresholds) -> Bar:
+def _against(ours: AttentionPoint, rivals: Iterable[str], **thresholds) -> Bar:
     return Bar(SPEED, (ours,), tuple(replace(ours, provider=r) for r in rivals), **thresholds)
 
 
-def _along(point: Point) -> tuple[Point, ...]:
+def _along(point: AttentionPoint) -> tuple[AttentionPoint, ...]:
     return tuple(replace(point, seq_len=n) for n in LENGTHS)
 
 
-def run(device: str, seed: int, campaign: Campaign) -> None:
+def run(device: str, seed: int, session: Session) -> None:
     bars = BARS[device](seed)
-    rows, origin = campaign.run(_plan(bars))
+    rows, origin = session.run(_plan(bars))
     by_key = {row["key"]: row for row in rows}
-    fingerprint = campaign.machine.fingerprint
+    fingerprint = session.machine.fingerprint
     measured = {p: by_key.get(p.key(fingerprint)) for p in _plan(bars)}
     judged = [_judge(bar, measured) for bar in bars]
-    write_json(campaign.folder / "bars.json", judged)
-    campaign.out.print(_table(judged, origin["device_name"]))
+    write_json(session.folder / "bars.json", judged)
+    session.out.print(_table(judged, origin["device_name"]))
     verdicts = [line["verdict"] for line in judged]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    campaign.out.print(f"{len(judged)} bars: {counts}")
-    warn_if_disturbed(origin, campaign.out)
+    session.out.print(f"{len(judged)} bars: {counts}")
+    warn_if_disturbed(origin, session.out)
 
 
-def _plan(bars: list[Bar]) -> list[Point]:
+def _plan(bars: list[Bar]) -> list[AttentionPoint]:
     """Every point once, round after round; what compiles for long comes last in each."""
-    plan: dict[Point, None] = {}
+    plan: dict[AttentionPoint, None] = {}
     for number in range(max(bar.rounds for bar in bars)):
         points = [point for bar in bars if number < bar.rounds for point in bar.points(number)]
         plan |= dict.fromkeys(sorted(points, key=lambda point: point.provider == "flex"))
     return list(plan)
 
 
-def _judge(bar: Bar, rows: dict[Point, dict]) -> dict:
+def _judge(bar: Bar, rows: dict[AttentionPoint, dict]) -> dict:
     values = bar.values(rows)
     value = statistics.median(values) if values else None
     first = bar.ours[0]

@@ -105,15 +105,15 @@ def test_cuda_counts_beyond_what_was_allocated_before(monkeypatch):
 def test_a_provider_is_warmed_up_on_a_small_problem_of_the_same_kind():
     seen = []
 
-    def provider(case):
-        seen.append(case)
-        return worker.providers.naive(case)
+    def provider(workload):
+        seen.append(workload)
+        return worker.providers.naive(workload)
 
     big = replace(SMALL, seq_len=4096, batch=4, heads=6, kv_heads=2, variant="causal")
-    shape = worker.Shape.of(big)
-    case = worker.Case(shape, worker.parse("causal"), "forward", torch.float32, "cpu")
-    worker._load_kernels(provider, case, seed=0)
+    shape = worker.AttentionShape.of(big)
+    workload = worker.Workload(shape, worker.parse("causal"), "forward", torch.float32, "cpu")
+    worker._load_kernels(provider, workload, seed=0)
     (tiny,) = seen
     assert (tiny.shape.heads, tiny.shape.kv_heads, tiny.shape.batch) == (3, 1, 1)
     assert tiny.shape.seq_q == worker.TINY < big.seq_len
-    assert (tiny.terms, tiny.mode, tiny.dtype) == (case.terms, case.mode, case.dtype)
+    assert (tiny.terms, tiny.mode, tiny.dtype) == (workload.terms, workload.mode, workload.dtype)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.harness import runner
-from benchmarks.harness import session as campaigns
+from benchmarks.harness import session as sessions
 from benchmarks.harness.store import NAME
 
 from ..points import SMALL, fake
@@ -21,8 +21,8 @@ class Killed(BaseException):
     """What a Ctrl-C or worse looks like from inside a run."""
 
 
-def stored(campaign):
-    path = campaign.folder / NAME
+def stored(session):
+    path = session.folder / NAME
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -42,36 +42,36 @@ def kill_after(monkeypatch, count):
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_a_killed_run_resumes_without_repeating_or_losing_a_point(campaign, monkeypatch, count):
+def test_a_killed_run_resumes_without_repeating_or_losing_a_point(session, monkeypatch, count):
     with monkeypatch.context() as patch:
         kill_after(patch, count)
         with pytest.raises(Killed):
-            campaign.run(POINTS)
-    assert len(stored(campaign)) == count
-    assert json.loads((campaign.folder / "provenance.json").read_text())["started"]
+            session.run(POINTS)
+    assert len(stored(session)) == count
+    assert json.loads((session.folder / "provenance.json").read_text())["started"]
     with monkeypatch.context() as patch:
         calls = kill_after(patch, 99)
-        rows, origin = campaign.run(POINTS)
+        rows, origin = session.run(POINTS)
     assert len(calls) == len(POINTS) - count
-    keys = [row["key"] for row in stored(campaign)]
+    keys = [row["key"] for row in stored(session)]
     assert len(keys) == len(set(keys)) == len(rows) == len(POINTS)
     assert all(row["status"] == "ok" for row in rows)
     assert len(origin["earlier_runs"]) == 1
 
 
-def test_a_finished_run_measures_nothing_again_and_keeps_its_provenance(campaign):
-    campaign.run(POINTS[:1])
-    before = (campaign.folder / NAME).read_bytes()
-    provenance = (campaign.folder / "provenance.json").read_bytes()
-    rows, _ = campaign.run(POINTS[:1])
+def test_a_finished_run_measures_nothing_again_and_keeps_its_provenance(session):
+    session.run(POINTS[:1])
+    before = (session.folder / NAME).read_bytes()
+    provenance = (session.folder / "provenance.json").read_bytes()
+    rows, _ = session.run(POINTS[:1])
     assert len(rows) == 1
-    assert (campaign.folder / NAME).read_bytes() == before
-    assert (campaign.folder / "provenance.json").read_bytes() == provenance
+    assert (session.folder / NAME).read_bytes() == before
+    assert (session.folder / "provenance.json").read_bytes() == provenance
 
 
-def test_failures_are_rows_and_the_run_goes_on(campaign):
+def test_failures_are_rows_and_the_run_goes_on(session):
     names = ("raises", "exits", "refuses", "runs_out", "sleeps", "quick")
-    rows, _ = replace(campaign, timeout=2.0).run([fake(name) for name in names])
+    rows, _ = replace(session, timeout=2.0).run([fake(name) for name in names])
     found = {row["provider"].rpartition(":")[2]: row for row in rows}
     assert {name: row["status"] for name, row in found.items()} == {
         "raises": "error",
@@ -86,25 +86,25 @@ def test_failures_are_rows_and_the_run_goes_on(campaign):
         assert row["wall_s"] > 0
 
 
-def test_results_of_other_shapes_and_other_code_stay_out(campaign):
-    campaign.run([SMALL])
+def test_results_of_other_shapes_and_other_code_stay_out(session):
+    session.run([SMALL])
     other = replace(SMALL, heads=4)
-    rows, _ = campaign.run([other])
+    rows, _ = session.run([other])
     assert [row["heads"] for row in rows] == [4]
-    newer = replace(campaign.machine, fingerprint={**campaign.machine.fingerprint, "code": "x"})
-    rows, _ = replace(campaign, machine=newer).run([SMALL])
+    newer = replace(session.machine, fingerprint={**session.machine.fingerprint, "code": "x"})
+    rows, _ = replace(session, machine=newer).run([SMALL])
     assert len(rows) == 1
-    assert len(stored(campaign)) == 3
+    assert len(stored(session)) == 3
 
 
-def test_more_of_the_same_is_added_to_what_is_there(campaign):
-    campaign.run(POINTS[:2])
-    rows, _ = campaign.run(POINTS[2:4])
+def test_more_of_the_same_is_added_to_what_is_there(session):
+    session.run(POINTS[:2])
+    rows, _ = session.run(POINTS[2:4])
     assert sorted(row["seq_len"] for row in rows) == [16, 16, 32, 32]
 
 
-def test_a_row_says_all_there_is_to_say(campaign):
-    ((row,), _) = campaign.run([SMALL])
+def test_a_row_says_all_there_is_to_say(session):
+    ((row,), _) = session.run([SMALL])
     assert row["status"] == "ok"
     assert row["time_ms_p20"] <= row["time_ms"] <= row["time_ms_p80"]
     assert row["peak_memory_bytes"] >= 0
@@ -117,24 +117,24 @@ def test_a_row_says_all_there_is_to_say(campaign):
         assert row[name], name
 
 
-def test_a_result_that_is_not_finite_is_said_to_be(campaign):
-    ((row,), _) = campaign.run([fake("is_not_a_number")])
+def test_a_result_that_is_not_finite_is_said_to_be(session):
+    ((row,), _) = session.run([fake("is_not_a_number")])
     assert row["max_error_ratio"] is None
     assert row["reason"] == "the result is not finite"
 
 
-def test_fresh_starts_over(campaign):
-    campaign.run([SMALL])
-    rows, origin = replace(campaign, fresh=True).run([SMALL])
-    assert len(stored(campaign)) == len(rows) == 1
-    assert (campaign.folder / f"{NAME}.old-1").exists()
+def test_fresh_starts_over(session):
+    session.run([SMALL])
+    rows, origin = replace(session, fresh=True).run([SMALL])
+    assert len(stored(session)) == len(rows) == 1
+    assert (session.folder / f"{NAME}.old-1").exists()
     assert "earlier_runs" not in origin
 
 
-def test_a_budget_stops_between_points(campaign):
-    rows, _ = replace(campaign, budget_s=-1.0).run(POINTS)
+def test_a_budget_stops_between_points(session):
+    rows, _ = replace(session, budget_s=-1.0).run(POINTS)
     assert rows == []
-    rows, _ = replace(campaign, budget_s=math.inf).run(POINTS[:1])
+    rows, _ = replace(session, budget_s=math.inf).run(POINTS[:1])
     assert len(rows) == 1
 
 
@@ -162,7 +162,7 @@ def test_curves_are_interleaved_reproducibly_and_short_lengths_come_first():
     ],
 )
 def test_a_machine_that_changes_speed_is_noticed(before, after, steady):
-    assert campaigns._steady(before, after) is steady
+    assert sessions._steady(before, after) is steady
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_machine_that_changes_speed_is_noticed(before, after, steady):
 )
 def test_a_disturbed_run_says_so(busy, steady, warning):
     out = Console(record=True, file=io.StringIO())
-    campaigns.warn_if_disturbed({"cpu": {"busy_percent": busy}, "steady": steady}, out)
+    sessions.warn_if_disturbed({"cpu": {"busy_percent": busy}, "steady": steady}, out)
     text = out.export_text()
     assert warning in text
     assert bool(warning) == bool(text)
@@ -179,9 +179,9 @@ def test_a_disturbed_run_says_so(busy, steady, warning):
 
 def test_json_is_replaced_at_once_and_never_holds_nan(tmp_path):
     path = tmp_path / "x.json"
-    campaigns.write_json(path, {"a": 1})
+    sessions.write_json(path, {"a": 1})
     with pytest.raises(ValueError):
-        campaigns.write_json(path, {"a": math.nan})
+        sessions.write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": 1}
 
 
@@ -202,5 +202,5 @@ def test_where_forking_breaks_the_device_children_are_spawned(monkeypatch):
     monkeypatch.setattr(
         runner.isolate, "run", lambda *args: runner.isolate.Outcome("error", reason="no driver")
     )
-    with pytest.raises(runner.isolate.Refused, match="cuda does not answer: no driver"):
+    with pytest.raises(runner.isolate.CannotRun, match="cuda does not answer: no driver"):
         runner.find_machine("cuda")

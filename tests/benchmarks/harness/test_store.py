@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.harness.isolate import Refused
+from benchmarks.harness.isolate import CannotRun
 from benchmarks.harness.store import NAME, Store
 
 from ..points import row
@@ -79,7 +79,7 @@ def test_a_sound_file_is_left_alone(tmp_path, opened):
 
 def test_two_runs_do_not_share_a_folder(opened):
     opened()
-    with pytest.raises(Refused, match=r"^--out: .* is in use by another run$"):
+    with pytest.raises(CannotRun, match=r"^--out: .* is in use by another run$"):
         opened()
 
 

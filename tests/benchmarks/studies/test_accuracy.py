@@ -3,7 +3,7 @@ import json
 import pytest
 from rich.console import Console
 
-from benchmarks.studies.accuracy import adversarial as hostile
+from benchmarks.studies.accuracy import adversarial
 from benchmarks.studies.accuracy import run as accuracy
 from benchmarks.studies.accuracy.adversarial import INPUTS, Job
 
@@ -17,7 +17,7 @@ def job(provider="fused", variant="full"):
 @pytest.mark.parametrize("provider", ["naive", "fused"])
 @pytest.mark.parametrize("variant", ["full", "causal", "causal+softcap:20"])
 def test_every_kind_of_input_is_tried_with_gradients(provider, variant):
-    rows = hostile.check(job(provider, variant))
+    rows = adversarial.check(job(provider, variant))
     assert [row["inputs"] for row in rows] == list(INPUTS)
     for row in rows:
         assert row["status"] == "ok"
@@ -25,13 +25,13 @@ def test_every_kind_of_input_is_tried_with_gradients(provider, variant):
         assert all(ratio < 20 for ratio in row["error_ratio"].values()), row
 
 
-def test_hostile_inputs_are_hostile():
+def test_adversarial_inputs_are_adversarial():
     for name in ("large", "constant", "outliers"):
-        calm = hostile.make_inputs(
-            hostile.Shape(1, 2, 2, 64, 64, 16), hostile.torch.float32, "cpu", 0
+        calm = adversarial.make_inputs(
+            adversarial.AttentionShape(1, 2, 2, 64, 64, 16), adversarial.torch.float32, "cpu", 0
         )
-        bent = hostile.make_inputs(
-            hostile.Shape(1, 2, 2, 64, 64, 16), hostile.torch.float32, "cpu", 0
+        bent = adversarial.make_inputs(
+            adversarial.AttentionShape(1, 2, 2, 64, 64, 16), adversarial.torch.float32, "cpu", 0
         )
         INPUTS[name].bend(bent)
         assert not calm.k.equal(bent.k)
@@ -40,18 +40,18 @@ def test_hostile_inputs_are_hostile():
 
 
 def test_nan_is_said_in_words():
-    rows = hostile.check(job(f"{FAKES}:is_not_a_number"))
+    rows = adversarial.check(job(f"{FAKES}:is_not_a_number"))
     assert rows[0]["error_ratio"]["out"] == "not finite"
 
 
 def test_what_a_provider_cannot_do_is_a_row():
-    rows = hostile.check(job("sdpa", "softcap:3"))
+    rows = adversarial.check(job("sdpa", "softcap:3"))
     assert {row["status"] for row in rows} == {"unsupported"}
     assert "softcap" in rows[0]["reason"]
 
 
 def test_the_run_writes_and_survives_a_crash(tmp_path):
-    request = accuracy.Request(
+    request = accuracy.AccuracyRequest(
         *("cpu", ("naive", f"{FAKES}:exits"), ("causal",), "float32"), 2, 2, 16, 0
     )
     out = Console(record=True, width=120, quiet=True)

@@ -96,7 +96,7 @@ def test_the_traffic_that_cannot_be_avoided(kv_dtype, a_number):
 def grid(**changes):
     names = ("providers", "contexts", "batches", "page_sizes", "groups", "kv_dtypes")
     fields = {"device": "cpu", **dict.fromkeys((*names, "heads", "head_dim", "dtype"))}
-    return run.Grid(**(fields | {"seed": 0, "repeats": 0} | changes))
+    return run.DecodeGrid(**(fields | {"seed": 0, "repeats": 0} | changes))
 
 
 def test_one_thing_is_varied_at_a_time():

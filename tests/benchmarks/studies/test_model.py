@@ -236,7 +236,7 @@ def test_the_command_writes_everything_and_resumes(monkeypatch, capsys, tmp_path
 
 def test_defaults():
     asked = dict.fromkeys(("providers", "seq_lens", "batch", "new_tokens", "dtype"))
-    grid = run.Grid("cpu", tasks=TASKS, shape="gpt2-small", seed=0, repeats=0, **asked)
+    grid = run.ModelGrid("cpu", tasks=TASKS, shape="gpt2-small", seed=0, repeats=0, **asked)
     points = grid.points()
     assert len(points) == 3 * 2 * 3 and {p.dtype for p in points} == {"float32"}
     assert [p.seq_len for p in points] == sorted(p.seq_len for p in points)

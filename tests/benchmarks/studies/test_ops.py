@@ -256,7 +256,7 @@ def test_failures_are_footnotes():
 def grid(**changes):
     names = ("ops", "providers", "hidden", "rows", "dtype")
     content = {"device": "cpu", "modes": ("forward",), "seed": 0, "repeats": 0}
-    return run.Grid(**{**dict.fromkeys(names), **content, **changes})
+    return run.OpsGrid(**{**dict.fromkeys(names), **content, **changes})
 
 
 def test_sizes_are_those_given_else_those_of_the_op():

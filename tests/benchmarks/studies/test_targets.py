@@ -127,12 +127,12 @@ def test_what_compiles_for_long_is_measured_last():
     assert kinds == sorted(kinds)
 
 
-def test_a_run_judges_writes_and_prints(campaign, monkeypatch):
+def test_a_run_judges_writes_and_prints(session, monkeypatch):
     ours, rival = replace(SMALL, provider="fused"), replace(SMALL, provider="naive")
     easy = Bar(bars.SPEED, (ours,), (rival,), at_least=1e-6)
     hard = Bar(bars.SPEED, (ours,), (rival,), at_least=1e6, goal=2e6)
     monkeypatch.setitem(bars.BARS, "cpu", lambda seed: [easy, hard])
-    bars.run("cpu", 0, campaign)
-    judged = json.loads((campaign.folder / "bars.json").read_text())
+    bars.run("cpu", 0, session)
+    judged = json.loads((session.folder / "bars.json").read_text())
     assert [line["verdict"] for line in judged] == ["holds", "MISSED"]
     assert judged[0]["value"] == judged[1]["value"] > 0

@@ -3,8 +3,8 @@ import torch
 
 from benchmarks.studies.attention import variants
 from benchmarks.studies.attention.flops import attention_flops
-from benchmarks.studies.attention.providers import Case
-from benchmarks.studies.attention.variants import Shape, parse, visible_pairs
+from benchmarks.studies.attention.providers import Workload
+from benchmarks.studies.attention.variants import AttentionShape, parse, visible_pairs
 from fused_attention.ops.sdpa_mask import sdpa_mask
 from fused_attention.ops.tiles import Problem
 
@@ -27,15 +27,15 @@ SPECS = [
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("lengths", [(40, 40), (13, 40)])
 def test_visible_pairs_are_those_of_the_torch_masks(spec, lengths):
-    shape = Shape(3, 4, 2, *lengths, 8)
-    case = Case(shape, parse(spec), "forward", torch.float32, "cpu")
-    masks = [variant for variant in case.variants if variant.type.mask is not None]
+    shape = AttentionShape(3, 4, 2, *lengths, 8)
+    workload = Workload(shape, parse(spec), "forward", torch.float32, "cpu")
+    masks = [variant for variant in workload.variants if variant.type.mask is not None]
     problem = Problem(shape.batch, shape.heads, *lengths, torch.device("cpu"))
     mask = sdpa_mask(problem, masks, torch.float32)
     seen = torch.ones((shape.batch, 1, *lengths), dtype=torch.bool) & (
         True if mask is None else mask
     )
-    assert visible_pairs(case.terms, shape) == seen.sum().item()
+    assert visible_pairs(workload.terms, shape) == seen.sum().item()
 
 
 def test_every_variant_of_the_table_is_tried_above():
@@ -43,7 +43,7 @@ def test_every_variant_of_the_table_is_tried_above():
 
 
 def test_flops_follow_the_convention():
-    shape = Shape(2, 8, 8, 1024, 1024, 64)
+    shape = AttentionShape(2, 8, 8, 1024, 1024, 64)
     full = attention_flops((), shape, "forward")
     assert full == 4 * 2 * 8 * 1024 * 1024 * 64
     assert attention_flops((), shape, "backward") == 2.5 * full
@@ -52,12 +52,12 @@ def test_flops_follow_the_convention():
 
 
 def test_a_document_has_1024_tokens_unless_told():
-    shape = Shape(1, 1, 1, 4096, 4096, 8)
+    shape = AttentionShape(1, 1, 1, 4096, 4096, 8)
     assert visible_pairs(parse("document"), shape) == 4 * 1024**2
 
 
 def test_key_padding_alternates_over_the_batch():
-    shape = Shape(3, 1, 1, 10, 10, 8)
+    shape = AttentionShape(3, 1, 1, 10, 10, 8)
     assert visible_pairs(parse("key_padding:0.5"), shape) == 3 * 50
     assert visible_pairs(parse("key_padding:0.5:1"), shape) == 50 + 100 + 50
 
