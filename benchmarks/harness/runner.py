@@ -40,7 +40,7 @@ def find_machine(device: str) -> Machine:
 
 
 def interleaved(points: Iterable[Measurement], seed: int) -> list[Measurement]:
-    """Small ones first; at each size the curves in a random order, so drift favours none."""
+    """Small ones first; at each size the curves in a random order, so drift favors none."""
     points = list(points)
     random.Random(seed).shuffle(points)
     return sorted(points, key=lambda point: point.size)

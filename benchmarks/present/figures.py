@@ -1,4 +1,4 @@
-"""Log-log pictures of time and memory that survive greyscale: markers and dashes, not only hues."""
+"""Log-log pictures of time and memory that survive grayscale: markers and dashes, not only hues."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from ..studies.scaling import theory
 from ..studies.scaling.analysis import FAILURES, curve_label
 from .units import size
 
-# Okabe and Ito's palette, ordered by lightness so that neighbours differ in grey too.
-COLOURS = {
+# Okabe and Ito's palette, ordered by lightness so that neighbors differ in gray too.
+COLORS = {
     "naive": "#000000",
     "sdpa": "#0072B2",
     "fused": "#D55E00",
@@ -61,7 +61,7 @@ class EndLabel:
     x: float
     y: float
     text: str
-    colour: str
+    color: str
 
 
 def save(figure, path: Path) -> Path:
@@ -120,13 +120,13 @@ def _curves(axes: Axes, measured, laws, column) -> list[EndLabel]:
     variants = list(dict.fromkeys(sorted(measured.variant.unique(), key=lambda v: v != "full")))
     labels = []
     for (provider, variant), curve in measured.groupby(["provider", "variant"], sort=False):
-        colour = COLOURS.get(provider, OTHER[0])
+        color = COLORS.get(provider, OTHER[0])
         axes.plot(
             curve.seq_len,
             curve[column],
-            color=colour,
+            color=color,
             marker=MARKERS.get(provider, OTHER[1]),
-            markerfacecolor=colour if variant == variants[0] else "white",
+            markerfacecolor=color if variant == variants[0] else "white",
             linestyle=DASHES[variants.index(variant) % len(DASHES)],
             markersize=6,
             linewidth=1.8,
@@ -135,7 +135,7 @@ def _curves(axes: Axes, measured, laws, column) -> list[EndLabel]:
         slope = "" if law is None or law["exponent"] is None else f"  $n^{{{law['exponent']:.2f}}}$"
         end = curve.loc[curve.seq_len.idxmax()]
         text = curve_label(provider, variant) + slope
-        labels.append(EndLabel(end.seq_len, end[column], text, colour))
+        labels.append(EndLabel(end.seq_len, end[column], text, color))
     return labels
 
 
@@ -166,13 +166,13 @@ def _failures(axes: Axes, points: pd.DataFrame) -> None:
     axes.set_ylim(10**low, 10 ** (low + (high - low) / (1 - room)))
     for row, ((provider, variant), curve) in enumerate(curves):
         height = 1 - FAILURE_ROW * (row + 0.7)
-        colour = COLOURS.get(provider, OTHER[0])
+        color = COLORS.get(provider, OTHER[0])
         where = axes.get_xaxis_transform()
         axes.plot(
             curve.seq_len,
             [height] * len(curve),
             transform=where,
-            color=colour,
+            color=color,
             marker="x",
             markersize=8,
             markeredgewidth=2,
@@ -189,7 +189,7 @@ def _failures(axes: Axes, points: pd.DataFrame) -> None:
             ha="right",
             va="center",
             fontsize=LABEL_POINTS,
-            color=colour,
+            color=color,
         )
 
 
@@ -237,11 +237,11 @@ def place(axes: Axes, labels: list[EndLabel]) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=LABEL_POINTS,
-            color=label.colour,
+            color=label.color,
             arrowprops={
                 "arrowstyle": "-",
                 "relpos": (0, 0.5),
-                "color": label.colour,
+                "color": label.color,
                 "linewidth": 0.6,
                 "alpha": 0.6,
                 "shrinkA": 2,
@@ -253,7 +253,7 @@ def place(axes: Axes, labels: list[EndLabel]) -> None:
 def spread(heights: list[float], gap: float) -> list[float]:
     """Ascending heights moved as little as needed to lie at least gap apart.
 
-    Crowded neighbours form a block that is centred on its members' mean.
+    Crowded neighbors form a block that is centered on its members' mean.
     """
     blocks: list[list[float]] = []
     for height in heights:

@@ -93,7 +93,7 @@ def _sdpa_mask(workload: Workload) -> torch.Tensor | None:
 
 
 def flex(workload: Workload) -> PreparedCall:
-    """Compiled FlexAttention; its eager form materialises every score and is not a contestant."""
+    """Compiled FlexAttention; its eager form materializes every score and is not a contestant."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     if workload.device == "cpu" and workload.mode != "forward":

@@ -18,7 +18,7 @@ COLUMNS = [
 ]
 
 
-def summarise(rows: list[dict], copy_gbytes_per_s: float | None) -> pd.DataFrame:
+def summarize(rows: list[dict], copy_gbytes_per_s: float | None) -> pd.DataFrame:
     """One line a measurement, sorted, with traffic relative to that of a copy."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")

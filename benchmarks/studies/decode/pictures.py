@@ -11,7 +11,7 @@ from ...present.figures import GUIDE, EndLabel, length_axis, place, save, time_a
 from .analysis import in_order, sweep, totals
 from .points import DecodePoint
 
-# Okabe and Ito's palette; markers and dashes tell the curves apart in grey.
+# Okabe and Ito's palette; markers and dashes tell the curves apart in gray.
 LOOKS = {
     "paged": {"color": "#D55E00", "marker": "^", "linestyle": "-", "markersize": 5},
     "contiguous": {"color": "#0072B2", "marker": "s", "linestyle": (0, (5, 2)), "markersize": 8},

@@ -7,7 +7,7 @@ import torch
 from .points import DecodePoint
 
 SCALE_BYTES = 4
-QUANTISED = ("int8", "float8_e4m3fn")
+QUANTIZED = ("int8", "float8_e4m3fn")
 BYTES = (
     "the memory traffic that no implementation avoids: the keys and values of all tokens in the "
     "dtype they are stored in, and their scales, read once; q read and the output written once"
@@ -43,7 +43,7 @@ def make_problem(point: DecodePoint) -> DecodeProblem:
 
 def least_bytes(point: DecodePoint) -> int:
     stored = getattr(torch, point.kv_dtype).itemsize * point.head_dim
-    stored += SCALE_BYTES if point.kv_dtype in QUANTISED else 0
+    stored += SCALE_BYTES if point.kv_dtype in QUANTIZED else 0
     tokens = point.batch * (point.context + 1)
     model = getattr(torch, point.dtype).itemsize
     return 2 * tokens * point.kv_heads * stored + 2 * point.batch * point.heads * (

@@ -16,7 +16,7 @@ import fused_attention as fa
 
 from ...harness.isolate import Unsupported
 from ...harness.lookup import lookup
-from .problem import QUANTISED, DecodeProblem
+from .problem import QUANTIZED, DecodeProblem
 
 STEPS_TIMED = 50
 
@@ -85,8 +85,8 @@ def _bookkeeping(cache, seqs, context: int) -> float:
 
 def contiguous(problem: DecodeProblem) -> PreparedCache:
     """One tensor with room for the longest sequence, and torch's attention over it."""
-    if problem.point.kv_dtype in QUANTISED:
-        raise Unsupported("scaled_dot_product_attention reads no quantised keys")
+    if problem.point.kv_dtype in QUANTIZED:
+        raise Unsupported("scaled_dot_product_attention reads no quantized keys")
     q, k, v = problem.new
     dtype = getattr(torch, problem.point.kv_dtype)
     if dtype != q.dtype:

@@ -149,7 +149,7 @@ def run(grid: DecodeGrid, session: Session) -> None:
         return
     copy = origin["ceilings"].get("copy_gbytes_per_s")
     base = grid.base()
-    frame = analysis.summarise(rows, copy)
+    frame = analysis.summarize(rows, copy)
     curves = analysis.curves(frame, base)
     laws = analysis.laws(curves)
     folder, out = session.folder, session.out

@@ -12,7 +12,7 @@ COLUMNS = [
 ]
 
 
-def summarise(rows: list[dict]) -> pd.DataFrame:
+def summarize(rows: list[dict]) -> pd.DataFrame:
     """One line a measurement, sorted, beside naive: memory, and the rate that is drawn.
 
     That is naive's tokens a second times the speed-up in turns: the rates of two processes do not

@@ -76,7 +76,7 @@ def run(grid: ModelGrid, session: Session) -> None:
     if not rows:
         session.out.print("Nothing was measured.")
         return
-    frame = analysis.summarise(rows)
+    frame = analysis.summarize(rows)
     folder, out = session.folder, session.out
     frame.to_csv(folder / "summary.csv", index=False)
     drawn = pictures.draw_all(frame, folder, caption(origin, frame))

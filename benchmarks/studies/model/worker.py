@@ -24,7 +24,7 @@ GENERATE = (
     "and sdpa, which have no cache here, by recomputing the whole sequence for each token. Tokens "
     "a second count the new ones alone"
 )
-MEMORY = "beyond weights and optimiser"
+MEMORY = "beyond weights and optimizer"
 SPEEDUP = (
     "the time with naive attention over that of the provider, called in turn in one process: the "
     "median over the rounds, with the 95 % interval of that median. Tokens a second are those of "
@@ -39,7 +39,7 @@ def measure(point: ModelPoint) -> dict:
         memory.limit_to_available()
     task = {"train": training, "generate": generation}[point.task](point)
     tokens = make_tokens(point)
-    # Pages code in and makes the optimiser's state, on too little to hide in what is measured.
+    # Pages code in and makes the optimizer's state, on too little to hide in what is measured.
     task(tokens if on_cuda else tokens[:, : WARM_UP_TOKENS + 1], point.provider)
     ours, rival = (partial(task, tokens, attention) for attention in (point.provider, BASELINE))
     peak = (memory.cuda_peak if on_cuda else memory.cpu_peak)(ours)
@@ -81,15 +81,15 @@ def make_tokens(point: ModelPoint) -> torch.Tensor:
 def training(point: ModelPoint) -> Callable[[torch.Tensor, str], float]:
     """A step on (batch, n + 1) tokens with the attention named; its loss."""
     model, dtype = make_model(point), getattr(torch, point.dtype)
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
 
     def step(tokens: torch.Tensor, attention: str) -> float:
         model.attention = attention
         with torch.autocast(point.device, dtype, enabled=dtype != torch.float32):
             loss = next_token_loss(model, tokens[:, :-1], tokens[:, 1:])
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return loss.item()
 
     return step

@@ -17,7 +17,7 @@ HOLDS, UNCLEAR, MISSED = "holds", "unclear", "MISSED"
 WORTH_SAYING = 2.0
 
 
-def summarise(rows: list[dict], copy_gbytes_per_s: float | None) -> pd.DataFrame:
+def summarize(rows: list[dict], copy_gbytes_per_s: float | None) -> pd.DataFrame:
     """One line a measurement, sorted, with memory relative to torch and traffic to a copy's."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")

@@ -1,4 +1,4 @@
-"""Traffic against hidden size, a panel an op, that survives greyscale: markers and dashes too."""
+"""Traffic against hidden size, a panel an op, that survives grayscale: markers and dashes too."""
 
 import itertools
 import math

@@ -120,7 +120,7 @@ def run(grid: OpsGrid, session: Session) -> None:
         session.out.print("Nothing was measured.")
         return
     copy = origin["ceilings"].get("copy_gbytes_per_s")
-    frame = analysis.summarise(rows, copy)
+    frame = analysis.summarize(rows, copy)
     folder, out = session.folder, session.out
     frame.to_csv(folder / "summary.csv", index=False)
     drawn = pictures.draw_all(frame, copy, folder, caption(origin, frame))

@@ -14,7 +14,7 @@ COLUMNS = [
 FAILURES = ("oom", "timeout", "error")
 
 
-def summarise(rows: list[dict]) -> pd.DataFrame:
+def summarize(rows: list[dict]) -> pd.DataFrame:
     """One line a measurement, sorted, with time and memory relative to naive.
 
     Naive on the same variant where that was measured, naive without a mask elsewhere;

@@ -107,7 +107,7 @@ def run(grid: ScalingGrid, session: Session) -> None:
     if not rows:
         session.out.print("Nothing was measured.")
         return
-    results = Results(analysis.summarise(rows), fits.fit_rows(rows), origin)
+    results = Results(analysis.summarize(rows), fits.fit_rows(rows), origin)
     write_outputs(session.folder, results)
     conclude(session.folder, results, session.out)
 

@@ -199,7 +199,7 @@ def example_rows():
 
 @pytest.fixture(scope="module")
 def example():
-    frame = analysis.summarise(example_rows(), copy_gbytes_per_s=20.0)
+    frame = analysis.summarize(example_rows(), copy_gbytes_per_s=20.0)
     curves = analysis.curves(frame, BASE)
     return frame, curves, analysis.laws(curves)
 
@@ -215,13 +215,13 @@ def test_shares_are_of_a_copy(example):
     frame, _, _ = example
     assert frame.copy_share.dropna().unique().tolist() == [0.25]
     assert frame[frame.provider == "recompute"].copy_share.isna().all()
-    assert analysis.summarise([row()], None).copy_share.isna().all()
+    assert analysis.summarize([row()], None).copy_share.isna().all()
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2, -1])
 def test_totals_are_integrals(power):
     """Exact for power laws, from the first context on; before it every token costs the same."""
-    frame = analysis.summarise([row(context=n, time_ms=3 * n**power) for n in CONTEXTS], None)
+    frame = analysis.summarize([row(context=n, time_ms=3 * n**power) for n in CONTEXTS], None)
     found = analysis.totals(frame).total_ms.tolist()
     for n, total in zip(CONTEXTS, found, strict=True):
         area = (
@@ -248,7 +248,7 @@ def test_footnotes_name_failures_and_errors_that_storage_does_not_explain(exampl
         "recompute at batch 4, 4,096 tokens, group 4, float32: timeout (slow)"
         in (tables.footnotes(frame)[0])
     )
-    wrong = analysis.summarise([row(max_error_ratio=3.0)], None)
+    wrong = analysis.summarize([row(max_error_ratio=3.0)], None)
     assert "has 3 times the error of naive" in tables.footnotes(wrong)[0]
 
 
@@ -274,7 +274,7 @@ def test_no_text_overlaps_another_or_leaves_the_picture(name, example):
     plt.close(figure)
 
 
-def test_curves_differ_without_colour(example):
+def test_curves_differ_without_color(example):
     figure = draw("cost", example)
     for axes in figure.axes:
         looks = [(line.get_marker(), str(line._dash_pattern)) for line in axes.lines]
@@ -302,7 +302,7 @@ def test_every_sweep_has_its_bars(example):
     ids=["nothing ran", "one point", "someone's own", "no traffic"],
 )
 def test_odd_results_can_be_drawn_and_told(rows, tmp_path):
-    frame = analysis.summarise(rows, None)
+    frame = analysis.summarize(rows, None)
     curves = analysis.curves(frame, BASE)
     laws = analysis.laws(curves)
     pictures.draw_cost(curves, laws, tmp_path / "cost", "")

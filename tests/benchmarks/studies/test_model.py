@@ -131,7 +131,7 @@ def row(provider="fused", task="train", seq_len=256, **changes) -> dict:
 
 
 def test_memory_is_beside_naive_of_the_same_task_and_length():
-    frame = analysis.summarise(
+    frame = analysis.summarize(
         [
             row(),
             row("naive", peak_memory_bytes=2**22, tokens_per_s=100e3, speedup=None),
@@ -159,7 +159,7 @@ def example():
         )
     ]
     rows.append(row("naive", "train", 2048, status="oom", reason="too <much>"))
-    return analysis.summarise(rows)
+    return analysis.summarize(rows)
 
 
 @pytest.mark.parametrize("metric", pictures.METRICS)
@@ -178,7 +178,7 @@ def test_no_text_overlaps_another_or_leaves_the_picture(metric, example):
 
 @pytest.mark.parametrize("rows", [[row(status="oom")], [row()]], ids=["nothing ran", "one point"])
 def test_odd_results_can_be_told(rows, tmp_path):
-    frame = analysis.summarise(rows)
+    frame = analysis.summarize(rows)
     drawn = pictures.draw_all(frame, tmp_path, "caption")
     analysis.headlines(frame)
     report.write(tmp_path, frame, drawn, provenance())

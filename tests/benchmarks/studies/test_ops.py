@@ -196,14 +196,14 @@ def row(provider="fused", op="layer_norm", hidden=1024, **changes) -> dict:
 
 
 def test_memory_is_compared_with_torch_and_traffic_with_a_copy():
-    frame = analysis.summarise(
+    frame = analysis.summarize(
         [row("torch", peak_memory_bytes=3 * 2**20), row(), row(hidden=64)], copy_gbytes_per_s=20.0
     )
     ours = frame[frame.provider == "fused"].set_index("hidden")
     assert ours.memory_saving[1024] == 3
     assert ours.memory_saving.isna()[64]
     assert ours.copy_share.tolist() == [0.25, 0.25]
-    assert analysis.summarise([row()], None).copy_share.isna().all()
+    assert analysis.summarize([row()], None).copy_share.isna().all()
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_memory_is_compared_with_torch_and_traffic_with_a_copy():
 )
 def test_verdicts(speedup, high, verdict, said):
     slowest = row(op="gelu", hidden=64, speedup=speedup, speedup_high=high)
-    frame = analysis.summarise([row(), row(op="gelu"), slowest, row("torch")], 10.0)
+    frame = analysis.summarize([row(), row(op="gelu"), slowest, row("torch")], 10.0)
     worst = analysis.worst_cases(frame).set_index("op")
     assert (worst.hidden["gelu"], worst.verdict["gelu"]) == (64, verdict)
     assert worst.verdict["layer_norm"] == "holds"
@@ -227,7 +227,7 @@ def test_verdicts(speedup, high, verdict, said):
 
 def test_memory_that_is_saved_is_said():
     lines = analysis.headlines(
-        analysis.summarise([row("torch", peak_memory_bytes=2**24), row(speedup=2.0)], None)
+        analysis.summarize([row("torch", peak_memory_bytes=2**24), row(speedup=2.0)], None)
     )
     assert "layer_norm forward+backward at 512 x 1,024 needs 1/16 of torch's memory." in lines
 
@@ -235,7 +235,7 @@ def test_memory_that_is_saved_is_said():
 def test_the_summary_has_every_number(capsys):
     rows = [row("torch", peak_memory_bytes=2**22), row(speedup=1.25, max_error_ratio=1.75)]
     rows.append(row(hidden=64, max_error_ratio=None, reason="the result is not finite"))
-    tables.print_summary(console(), analysis.summarise(rows, 20.0))
+    tables.print_summary(console(), analysis.summarize(rows, 20.0))
     printed = capsys.readouterr().out
     for cell in ("1.00 ms (1.25x)", "5 GB/s (25%)", "1 MiB (4x)", "1.75", "not finite", "holds"):
         assert cell in printed, cell
@@ -247,7 +247,7 @@ def test_failures_are_footnotes():
         row("compile", status="error", reason="broke"),
         row(max_error_ratio=3.0),
     ]
-    notes = tables.footnotes(analysis.summarise(rows, None))
+    notes = tables.footnotes(analysis.summarize(rows, None))
     assert "liger layer_norm is unsupported: Liger has no layer_norm." in notes
     assert "compile layer_norm forward+backward at 512 x 1,024 failed: broke" in notes
     assert any("3 times the error of torch" in note for note in notes)
@@ -311,7 +311,7 @@ def example():
         )
     ]
     rows.append(row("torch", "geglu", 8192, status="oom", reason="too <much>"))
-    return analysis.summarise(rows, 12.0)
+    return analysis.summarize(rows, 12.0)
 
 
 def test_no_text_overlaps_another_or_leaves_the_picture(example):
@@ -346,7 +346,7 @@ def test_every_panel_has_every_curve_and_the_copy_line(example):
     ids=["nothing ran", "one point", "someone's own"],
 )
 def test_odd_results_can_be_told(rows, tmp_path):
-    frame = analysis.summarise(rows, None)
+    frame = analysis.summarize(rows, None)
     drawn = pictures.draw_all(frame, None, tmp_path, "caption")
     assert [path.name for path in drawn] == ["bandwidth-forward-backward.svg"]
     analysis.headlines(frame)

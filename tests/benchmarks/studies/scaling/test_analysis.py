@@ -14,7 +14,7 @@ def line(frame, **wanted):
 
 
 def test_speed_up_and_saving_are_over_naive_at_the_same_length():
-    frame = analysis.summarise(
+    frame = analysis.summarize(
         [
             row("naive", time_ms=30.0, peak_memory_bytes=600),
             row("naive", seq_len=512, time_ms=99.0),
@@ -34,9 +34,9 @@ def test_speed_up_and_saving_are_over_naive_at_the_same_length():
 
 
 def test_nothing_is_compared_with_a_failure():
-    frame = analysis.summarise([row("naive", status="oom"), row("fused")])
+    frame = analysis.summarize([row("naive", status="oom"), row("fused")])
     assert frame.speedup_over_naive.isna().all()
-    frame = analysis.summarise([row("naive"), row("fused", status="oom")])
+    frame = analysis.summarize([row("naive"), row("fused", status="oom")])
     assert pd.isna(line(frame, provider="fused").speedup_over_naive)
 
 
@@ -44,7 +44,7 @@ def test_the_frontier_is_the_last_that_ran_and_the_first_that_did_not():
     rows = [row("naive", seq_len=n) for n in (256, 512)]
     rows += [row("naive", seq_len=2048, status="timeout"), row("naive", seq_len=1024, status="oom")]
     rows += [row("fused", seq_len=1024), row("flex", status="unsupported", reason="no")]
-    found = analysis.frontier(analysis.summarise(rows)).set_index("provider")
+    found = analysis.frontier(analysis.summarize(rows)).set_index("provider")
     assert found.loc["naive"].tolist()[2:] == [512, 1024, "oom"]
     assert found.loc["fused", "longest_ok"] == 1024
     assert pd.isna(found.loc["fused", "first_failed"])
@@ -64,6 +64,6 @@ def test_headlines_are_at_the_longest_length_that_naive_reached():
     rows = [row("naive", seq_len=n, time_ms=8.0, peak_memory_bytes=400) for n in (256, 512)]
     rows += [row("naive", seq_len=1024, status="oom")]
     rows += [row("fused", seq_len=n, time_ms=2.0, peak_memory_bytes=100) for n in (256, 512, 1024)]
-    assert analysis.headlines(analysis.summarise(rows)) == [
+    assert analysis.headlines(analysis.summarize(rows)) == [
         "At n = 512, forward, fused has 4 times the speed and 1/4 of the memory of naive attention."
     ]

@@ -44,7 +44,7 @@ def example_rows():
 @pytest.fixture(scope="module")
 def example():
     rows = example_rows()
-    return analysis.summarise(rows), fits.fit_rows(rows)
+    return analysis.summarize(rows), fits.fit_rows(rows)
 
 
 def texts(figure):
@@ -81,7 +81,7 @@ def test_no_text_overlaps_another_or_leaves_the_picture(example, name):
 
 
 def lines_of(axes):
-    """What tells two curves apart in greyscale."""
+    """What tells two curves apart in grayscale."""
     return [
         (
             line.get_marker(),
@@ -94,7 +94,7 @@ def lines_of(axes):
     ]
 
 
-def test_curves_differ_without_colour(example):
+def test_curves_differ_without_color(example):
     figure = plots.draw(*example, "time", plots.METRICS["time"], "")
     for axes in figure.axes:
         looks = lines_of(axes)
@@ -139,7 +139,7 @@ def test_the_theory_line_is_the_textbook_for_these_heads_and_this_dtype(example)
     ids=["nothing ran", "one point", "no memory", "someone's own"],
 )
 def test_odd_results_can_be_drawn(rows, tmp_path):
-    plots.draw_all(analysis.summarise(rows), fits.fit_rows(rows), tmp_path, "caption")
+    plots.draw_all(analysis.summarize(rows), fits.fit_rows(rows), tmp_path, "caption")
     assert {path.name for path in tmp_path.iterdir()} == {
         *("time.png", "time.svg", "memory.png", "memory.svg")
     }
