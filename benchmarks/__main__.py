@@ -130,7 +130,8 @@ def scaling(
         repeats=options.at_least("--repeats", repeats, 0),
         cache=options.one_of("--cache", cache, ("cold", "warm")),
     )
-    run.run(grid, _session(grid.device, "scaling", out, timeout, fresh))
+    conventions = {"conventions": run.CONVENTIONS}
+    run.run(grid, _session(grid.device, "scaling", out, timeout, fresh, **conventions))
 
 
 @app.command()
@@ -357,7 +358,8 @@ def bars(
 
     place = options.device(device)
     options.seed(seed)
-    run.run(place, seed, _session(place, "bars", out, timeout, fresh))
+    conventions = {"conventions": run.CONVENTIONS}
+    run.run(place, seed, _session(place, "bars", out, timeout, fresh, **conventions))
 
 
 @app.command()
@@ -374,15 +376,16 @@ def gpu(
 
     options.at_least("--budget", budget, 1)
     options.device("cuda")
-    run.run("cuda", 0, _session("cuda", "gpu", out, timeout, fresh, budget_s=budget))
+    limits = {"budget_s": budget, "conventions": run.CONVENTIONS}
+    run.run("cuda", 0, _session("cuda", "gpu", out, timeout, fresh, **limits))
 
 
 @app.command()
 def theory() -> None:
     """Print the textbook memory and cost of attention against sequence length."""
-    from .studies.scaling.theory import table
+    from .studies.scaling.theory import textbook
 
-    console().print(table())
+    console().print(textbook())
 
 
 def _given(parse: Callable, text: str | None):

@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured in the same run: copying and multiplying."""
+"""The rates that bound this machine, measured in the same run: copies and matrix products."""
 
 import numpy as np
 import torch
@@ -34,5 +34,4 @@ def _matmul_rate(device: str, dtype: torch.dtype) -> float:
 
 def _seconds(call, device: str) -> float:
     call()
-    times = timing.cuda_times if device == "cuda" else timing.cpu_times
-    return float(np.median(times(call, REPEATS, "warm"))) / 1e3
+    return float(np.median(timing.times(call, device, REPEATS, "warm"))) / 1e3

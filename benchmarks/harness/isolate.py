@@ -1,7 +1,7 @@
-"""Runs one function in a fresh process, where a crash, a hang or running out of memory is a result.
+"""Runs one function in a fresh process: a crash, a hang and lack of memory become results.
 
-Processes are forked from a server that has torch imported but owns no tensors and no device, so
-one costs milliseconds rather than the seconds of an import.
+Processes are forked from a server that has imported torch but owns no tensor and no device. One
+starts in milliseconds, where the import takes seconds.
 """
 
 import contextlib
@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
-PACKAGE = __package__.rpartition(".")[0]
 OOM_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-# torch imports this, and sympy with it, at the first backward pass of a process.
-SLOW_IMPORTS = ("torch.fx.experimental.symbolic_shapes",)
+# The first is imported, with sympy, by the first backward pass of a process: too slow to repeat.
+PRELOADED = ("torch.fx.experimental.symbolic_shapes", "fused_attention")
 EXIT_GRACE_S = 5.0
+# The compiler of torch would start a pool of processes in each child.
+COMPILE_THREADS = "1"
 PR_SET_PDEATHSIG = 1
 
 
@@ -47,10 +48,10 @@ def default_start_method() -> str:
 
 
 def run(target: str, payload: object, timeout: float, method: str) -> Outcome:
-    """Calls `target`, module.function of `benchmarks`, on payload. Whatever happens is returned."""
+    """Calls `target`, module.function below `benchmarks`, on the payload; never raises for it."""
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload([*SLOW_IMPORTS, f"{PACKAGE}.studies.attention.worker"])
+        context.set_forkserver_preload([*PRELOADED])
     receiver, sender = context.Pipe(duplex=False)
     with receiver, tempfile.NamedTemporaryFile() as log:
         process = context.Process(target=_child, args=(target, payload, sender, log.name))
@@ -75,7 +76,7 @@ def run(target: str, payload: object, timeout: float, method: str) -> Outcome:
 
 
 def _start(process) -> None:
-    """An interrupt waits until the process runs: half a request would confuse the fork server."""
+    """Holds interrupts back until the process runs: half a request would break the fork server."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -99,7 +100,7 @@ def _kill(process) -> None:
 
 
 def _post_mortem(exitcode: int, log: str) -> Outcome:
-    """What became of a process that ended without an answer."""
+    """The outcome of a process that ended without an answer."""
     if exitcode == -signal.SIGKILL:
         return Outcome("oom", reason="killed by the system, as happens when memory runs out")
     how = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
@@ -115,6 +116,7 @@ def _line(text: str, index: int) -> str:
 
 def _child(target: str, payload: object, sender, log_path: str) -> None:
     os.setpgid(0, 0)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", COMPILE_THREADS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     with open(log_path, "ab", buffering=0) as log:
@@ -127,7 +129,7 @@ def _child(target: str, payload: object, sender, log_path: str) -> None:
 def _attempt(target: str, payload: object) -> Outcome:
     try:
         module, _, function = target.rpartition(".")
-        module = importlib.import_module(f"{PACKAGE}.{module}")
+        module = importlib.import_module(f"..{module}", __package__)
         return Outcome("ok", getattr(module, function)(payload))
     except (Unsupported, NotImplementedError) as error:
         return Outcome("unsupported", reason=_line(str(error), 0))
@@ -139,7 +141,7 @@ def _attempt(target: str, payload: object) -> Outcome:
 
 
 def has_memory_for(call: Callable[[], object]) -> bool:
-    """Whether it does not run out of memory; this also loads what it needs."""
+    """Whether the call fits in memory. It is made once, which also loads what it needs."""
     try:
         call()
     except (MemoryError, RuntimeError) as error:
@@ -150,5 +152,5 @@ def has_memory_for(call: Callable[[], object]) -> bool:
 
 
 def ran_out(error: Exception) -> bool:
-    """Whether memory was what it failed for."""
+    """Whether the error says that memory ran out."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OOM_SIGNS)

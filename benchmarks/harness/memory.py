@@ -18,7 +18,7 @@ ALLOCATED = "torch.cuda.max_memory_allocated"
 
 
 def limit_to_available() -> None:
-    """Makes an allocation that the machine could not hold fail instead of exhausting it."""
+    """Limits this process, so that an allocation too large for the machine fails at once."""
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError):
@@ -46,8 +46,22 @@ def _status_bytes(field: str) -> int:
     raise KeyError(field)
 
 
+def peak(call: Callable[[], object], device: str) -> dict:
+    """Calls once; the result, the peak beyond the memory in use before, and how it was measured."""
+    return (cuda_peak if device == "cuda" else cpu_peak)(call)
+
+
+def columns(found: dict) -> dict:
+    """The columns of a row that hold what `peak` found."""
+    return {
+        "peak_memory_bytes": found["peak"],
+        "reserved_memory_bytes": found.get("reserved"),
+        "memory_method": found["method"],
+    }
+
+
 def cpu_peak(call: Callable[[], object]) -> dict:
-    """Runs call once; the result, the peak beyond the resident memory before it, and the method."""
+    """`peak` of the process's resident memory."""
     gc.collect()
     _return_free_memory()
     try:
@@ -62,7 +76,7 @@ def cpu_peak(call: Callable[[], object]) -> dict:
 
 
 def _return_free_memory() -> None:
-    """Hands freed heap back to the system, else the call would reuse it unseen."""
+    """Returns freed heap to the system: memory that the call reused would not be counted."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -73,7 +87,7 @@ def _max_rss() -> int:
 
 
 def cuda_peak(call: Callable[[], object]) -> dict:
-    """As cpu_peak, from the allocator's own counters; also the peak it had reserved."""
+    """`peak` by the counters of the CUDA allocator, and the peak of what it had reserved."""
     gc.collect()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..studies.attention import variants
-from .point import DTYPES, MODES
+from ..studies.attention.point import MODES
 
 MAX_SIZE = 2**24
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 DTYPE_ALIASES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
 DEFAULT_HEADS, DEFAULT_HEAD_DIM = 8, 64
 
@@ -89,7 +90,7 @@ def decode_provider_names(text: str) -> tuple[str, ...]:
 
 
 def kv_dtypes(text: str) -> tuple[str, ...]:
-    from ..studies.decode.points import KV_DTYPES
+    from ..studies.decode.point import KV_DTYPES
 
     aliases = {**DTYPE_ALIASES, "fp8": "float8_e4m3fn"}
     names = (aliases.get(name, name) for name in _listed("--kv-dtypes", text))
@@ -122,19 +123,19 @@ def counts(option: str, text: str) -> tuple[int, ...]:
 
 
 def model_provider_names(text: str) -> tuple[str, ...]:
-    from ..studies.model.points import PROVIDERS
+    from ..studies.model.point import PROVIDERS
 
     return tuple(one_of("--providers", name, PROVIDERS) for name in _listed("--providers", text))
 
 
 def tasks(text: str) -> tuple[str, ...]:
-    from ..studies.model.points import TASKS
+    from ..studies.model.point import TASKS
 
     return tuple(one_of("--tasks", task, TASKS) for task in _listed("--tasks", text))
 
 
 def shape(text: str) -> str:
-    from ..studies.model.points import SHAPES
+    from ..studies.model.point import SHAPES
 
     return one_of("--shape", text, tuple(SHAPES))
 

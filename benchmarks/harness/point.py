@@ -1,23 +1,24 @@
-"""A measurement before it is made: what to run, and the key its result is stored under."""
+"""A measurement before it is made: what to run, and the key under which its row is stored."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import ClassVar
 
-MODES = ("forward", "backward", "forward+backward")
-DTYPES = ("float16", "bfloat16", "float32", "float64")
-ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-CURVE = ("provider", "variant", "mode")
 STATUSES = ("ok", "oom", "timeout", "unsupported", "error")
+FAILURES = ("oom", "timeout", "error")
+TIMES = ("time_ms", "time_ms_p20", "time_ms_p80")
+SPEEDUP = ("speedup", "speedup_low", "speedup_high")
 
 
 class Measurement:
-    """What every kind of point shares; its fields are the dataclass's that derives from this.
+    """The base class of points. A study derives a frozen dataclass, whose fields say what to run.
 
-    axes: the fields that tell the points of one run apart, by which its pictures are drawn.
-    measured_by: module.function of this package, to be called on the point in its own process.
-    numbers: what that returns beside, None where it failed.
+    axes: the fields in which the points of one run differ, and over which pictures are drawn.
+    measured_by: module.function below `benchmarks`, called on the point in a process of its own.
+    numbers: the columns that this returns; None in the row of a point that failed.
+
+    The dataclass also has `size`, by which small points are measured first, and `title(row)`.
     """
 
     axes: ClassVar[tuple[str, ...]]
@@ -25,48 +26,13 @@ class Measurement:
     numbers: ClassVar[tuple[str, ...]]
 
     def config(self, fingerprint: dict) -> str:
-        """Identifies everything but the axes of a plot: points of one config are comparable."""
+        """Identifies everything but the axes: points of one config can be compared."""
         fields = {k: v for k, v in asdict(self).items() if k not in self.axes}
         return _digest({**fields, **fingerprint})
 
     def key(self, fingerprint: dict) -> str:
         """Identifies this measurement on this machine with this code."""
         return _digest({**asdict(self), **fingerprint})
-
-
-@dataclass(frozen=True)
-class AttentionPoint(Measurement):
-    """One call of attention."""
-
-    axes = (*CURVE, "seq_len")
-    measured_by = "studies.attention.worker.measure"
-    numbers = (
-        *("time_ms", "time_ms_p20", "time_ms_p80"),
-        *("peak_memory_bytes", "tflops", "max_error_ratio"),
-    )
-
-    provider: str
-    variant: str
-    mode: str
-    seq_len: int
-    batch: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    dtype: str
-    device: str
-    seed: int
-    repeats: int  # 0: as many as the time budget allows
-    cache: str  # "cold": caches are flushed before every repeat; "warm": they are not
-
-    @property
-    def size(self) -> int:
-        """Small points are measured first."""
-        return self.seq_len
-
-    @staticmethod
-    def title(row: dict) -> str:
-        return f"{row['provider']} {row['variant']} {row['mode']} n={row['seq_len']}"
 
 
 def _digest(content: dict) -> str:

@@ -14,13 +14,9 @@ import psutil
 
 import fused_attention
 
-from ..present import fits
-from ..studies.attention import errors, flops
-from ..studies.scaling import theory
-
 PACKAGE = Path(__file__).parent
 MEASURING = (
-    *("harness/timing", "harness/memory"),
+    *("harness/errors", "harness/timing", "harness/memory"),
     *(f"studies/attention/{name}" for name in ("worker", "providers", "inputs")),
     *("studies/attention/errors", "studies/attention/variants"),
     *("studies/ops/worker", "studies/ops/providers"),
@@ -35,12 +31,6 @@ SOURCES = (
 )
 BUSY_SAMPLE_S = 0.5
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "pandas", "matplotlib")
-CONVENTIONS = {
-    "tflops": flops.CONVENTION,
-    "exponents": fits.TAIL,
-    "max_error_ratio": errors.CONVENTION,
-    "theory": theory.COUNTS,
-}
 
 
 def fingerprint(machine: dict) -> dict:
@@ -78,9 +68,9 @@ def collect(
     device: str,
     machine: dict,
     seed: int,
-    conventions: dict[str, str] = CONVENTIONS,
+    conventions: dict[str, str],
 ) -> dict:
-    """Everything known at the start of a run; clocks and loads are those of this moment."""
+    """What is known when a run starts; clocks and loads are those of this moment."""
     return {
         "started": now(),
         "command": shown_command(command),
@@ -104,7 +94,7 @@ def now() -> str:
 
 
 def shown_command(arguments: list[str]) -> str:
-    """As a reader would type it: paths are shown from the working directory."""
+    """The command as a reader would type it: paths are relative to the working directory."""
     return shlex.join(["python", "-m", "benchmarks", *map(_shown, arguments)])
 
 
@@ -117,7 +107,7 @@ def _shown(word: str) -> str:
 
 
 def git_state() -> dict:
-    """Commit and dirty flag, if this very package is what the repository around it tracks."""
+    """Commit and dirty flag; None where no repository tracks this file."""
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
     if tracked is None:
         return {"commit": None, "dirty": None}
@@ -140,6 +130,24 @@ def _version(library: str) -> str | None:
         return None
 
 
+def device_facts(device: str) -> dict:
+    """What only a process that has used the device can tell; called in a child."""
+    import torch
+
+    told = {"threads": torch.get_num_threads(), "interop_threads": torch.get_num_interop_threads()}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        torch.zeros(1, device="cuda").item()
+        told |= {
+            "device_name": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": properties.multi_processor_count,
+            "memory_bytes": properties.total_memory,
+            "l2_bytes": properties.L2_cache_size,
+        }
+    return told
+
+
 def _cpu(machine: dict) -> dict:
     frequency = None
     with contextlib.suppress(OSError, NotImplementedError):
@@ -159,7 +167,7 @@ def _cpu(machine: dict) -> dict:
 
 
 def _gpu(machine: dict) -> dict:
-    """What torch says, and what NVML adds where it is installed and allowed to."""
+    """What torch knows of the GPU, and what NVML adds where it can be read."""
     import torch
 
     told = {name: machine[name] for name in machine if name not in ("threads", "interop_threads")}

@@ -1,4 +1,4 @@
-"""Runs planned points one process each, and stores every outcome as a row."""
+"""Runs points in a process each, and stores every outcome as a row."""
 
 import random
 import time
@@ -30,9 +30,9 @@ class Machine:
 
 
 def find_machine(device: str) -> Machine:
-    """Asks a child about the device; where a forked child cannot use it, children are spawned."""
+    """Asks a child about the device. Children are spawned if a forked one cannot use it."""
     for method in dict.fromkeys((isolate.default_start_method(), "spawn")):
-        outcome = isolate.run("studies.attention.worker.machine", device, PROBE_TIMEOUT_S, method)
+        outcome = isolate.run("harness.provenance.device_facts", device, PROBE_TIMEOUT_S, method)
         if outcome.status == "ok":
             facts = {"device_name": provenance.cpu_name(), **outcome.value}
             return Machine(device, facts, provenance.fingerprint(facts), method)
@@ -40,7 +40,7 @@ def find_machine(device: str) -> Machine:
 
 
 def interleaved(points: Iterable[Measurement], seed: int) -> list[Measurement]:
-    """Small ones first; at each size the curves in a random order, so drift favors none."""
+    """Small points first; equal sizes in random order, so that drift favors no curve."""
     points = list(points)
     random.Random(seed).shuffle(points)
     return sorted(points, key=lambda point: point.size)
@@ -49,9 +49,9 @@ def interleaved(points: Iterable[Measurement], seed: int) -> list[Measurement]:
 def measure(
     points: Iterable[Measurement], store: Store, machine: Machine, timeout: float, deadline: float
 ) -> Iterator[dict]:
-    """Yields a row for every point that the store has not finished yet, after storing it.
+    """Measures the points that the store has not finished, and yields each row once it is stored.
 
-    Stops before a point once time.monotonic() is past the deadline.
+    No point is started once time.monotonic() is past the deadline.
     """
     fingerprint = machine.fingerprint
     finished = store.finished(timeout)

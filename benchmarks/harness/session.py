@@ -1,4 +1,4 @@
-"""One run: measure what a folder does not hold yet, with the provenance of the numbers."""
+"""One run: measures the points that its folder lacks, and writes where the numbers come from."""
 
 import json
 import math
@@ -20,7 +20,10 @@ BUSY_PERCENT = 20
 
 @dataclass(frozen=True)
 class Session:
-    """Where a run stores its rows, on which machine, and how it talks about it."""
+    """A run: its folder, its machine, and where it prints.
+
+    conventions: what the columns of the study mean, for provenance.json and the report.
+    """
 
     folder: Path
     machine: Machine
@@ -29,11 +32,11 @@ class Session:
     timeout: float
     fresh: bool = False
     budget_s: float = math.inf
-    conventions: dict[str, str] = field(default_factory=provenance.CONVENTIONS.copy)
+    conventions: dict[str, str] = field(default_factory=dict)
 
     def run(self, points: list[Measurement]) -> tuple[list[dict], dict]:
-        """The rows comparable with `points`, measured now or before, and their provenance."""
-        store = Store(self.folder, self.fresh, type(points[0]))
+        """The rows comparable with `points`, measured now or earlier, and their provenance."""
+        store = Store(self.folder, type(points[0]), self.fresh)
         try:
             for notice in store.notices:
                 self.out.print(notice, markup=False)
@@ -48,7 +51,7 @@ class Session:
         return rows, origin
 
     def _measure(self, points: list[Measurement], store: Store) -> dict:
-        """Runs the unfinished points; the provenance is rewritten only if there are any."""
+        """Measures the unfinished points. Without any, the provenance stays as it is."""
         path = self.folder / "provenance.json"
         finished = store.finished(self.timeout)
         pending = [p for p in points if p.key(self.machine.fingerprint) not in finished]
@@ -89,14 +92,14 @@ class Session:
 
 
 def sign_off(folder: Path, origin: dict, out: Console) -> None:
-    """The last lines of a run: whether to trust it, where it is, how to repeat it."""
+    """Prints the last lines of a run: a warning if due, the report, the command."""
     warn_if_disturbed(origin, out)
     out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
     out.print(f"To reproduce: {origin['command']}", markup=False, soft_wrap=True)
 
 
 def warn_if_disturbed(origin: dict, out: Console) -> None:
-    """Says so if other work was going on, which makes times worth little."""
+    """Warns if other work ran on the machine, which distorts times."""
     busy = origin["cpu"]["busy_percent"]
     if busy > BUSY_PERCENT:
         signs = f"its processors were {busy:.0f} % busy before the run began"
@@ -112,7 +115,7 @@ def warn_if_disturbed(origin: dict, out: Console) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Replaces the file at once, so that it is never half written."""
+    """Replaces the file in one step, so that it is never half written."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
@@ -127,7 +130,7 @@ def _read(path: Path) -> dict | None:
 
 
 def _steady(before: dict, after: dict) -> bool | None:
-    """Whether the machine did the same work at the same speed before and after."""
+    """Whether the machine was as fast after the run as before."""
     common = [name for name in before if isinstance(after.get(name), float)]
     if not common:
         return None

@@ -1,4 +1,4 @@
-"""results.jsonl: one row a measurement, only ever appended to."""
+"""results.jsonl: one row for each measurement; rows are appended and never changed."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from .isolate import CannotRun
-from .point import STATUSES, AttentionPoint, Measurement
+from .point import STATUSES, Measurement
 
 NAME = "results.jsonl"
 REQUIRED = {"key": str, "config": str, "status": str}
@@ -18,14 +18,12 @@ FINAL = ("ok", "unsupported", "oom")
 
 
 class Store:
-    """The rows of one folder, of one kind of point.
+    """The rows of one folder, all of one kind of point.
 
-    Opening it sets a damaged file aside and keeps its good rows.
+    A damaged file is renamed when it is opened, and its good rows are kept.
     """
 
-    def __init__(
-        self, folder: Path, fresh: bool = False, kind: type[Measurement] = AttentionPoint
-    ) -> None:
+    def __init__(self, folder: Path, kind: type[Measurement], fresh: bool = False) -> None:
         axes = {field.name: field.type for field in fields(kind) if field.name in kind.axes}
         self.required = REQUIRED | axes
         self.path = folder / NAME
@@ -54,7 +52,7 @@ class Store:
         self.rows.append(row)
 
     def finished(self, timeout: float) -> set[str]:
-        """Keys that need no new run: errors, and timeouts under a shorter limit, are retried."""
+        """Keys that need no new run. Errors are retried, and timeouts if the limit has grown."""
         latest = {row["key"]: row for row in self.rows}
         return {
             key

@@ -10,7 +10,7 @@ import torch
 
 FLUSH_BYTES = 256 * 2**20
 BUDGET_S = 2.0
-PATIENCE = 30  # budgets
+PATIENCE = 30
 MIN_REPEATS, MAX_REPEATS = 3, 100
 WARM_UP_MS = 25.0
 BATCH_MS, MAX_BATCH = 50.0, 10
@@ -29,9 +29,9 @@ def quantiles(milliseconds: list[float]) -> dict:
 
 
 def enough(done: int, elapsed_s: float, repeats: int, budget_s: float | None = None) -> bool:
-    """Whether to stop: a fixed count if asked for, else 3 to 100 repeats within the budget.
+    """Whether to stop: after `repeats`, or if that is 0, after 3 to 100 repeats as time allows.
 
-    Calls so slow that three of them exhaust the patience are timed once or twice.
+    One or two repeats are enough once they have taken PATIENCE times the budget.
     """
     budget_s = BUDGET_S if budget_s is None else budget_s
     if repeats:
@@ -42,27 +42,33 @@ def enough(done: int, elapsed_s: float, repeats: int, budget_s: float | None = N
 
 
 def flusher(device: str, cache: str) -> Callable[[], object]:
-    """Evicts the caches by writing more than they hold, or does nothing if they are to be warm."""
+    """A call that evicts the caches by writing more than they hold; for "warm", does nothing."""
     if cache == "warm":
         return lambda: None
     return torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device).zero_
 
 
-def cpu_times(call: Callable[[], object], repeats: int, cache: str) -> list[float]:
-    return [took for (took,) in cpu_rounds((call,), repeats, cache)]
+def times(call: Callable[[], object], device: str, repeats: int, cache: str) -> list[float]:
+    """The milliseconds of each repeat of one call."""
+    return [took for (took,) in rounds((call,), device, repeats, cache)]
 
 
-def cuda_times(call: Callable[[], object], repeats: int, cache: str) -> list[float]:
-    return [took for (took,) in cuda_rounds((call,), repeats, cache)]
+def rounds(
+    calls: Calls, device: str, repeats: int, cache: str, budget_s: float | None = None
+) -> list[tuple[float, ...]]:
+    """The milliseconds of each call, in rounds that take every call once.
+
+    Calls that alternate meet the same noise. Every other round takes them in reverse order, so
+    that none always comes first.
+    """
+    measure = cuda_rounds if device == "cuda" else cpu_rounds
+    return measure(calls, repeats, cache, budget_s)
 
 
 def cpu_rounds(
     calls: Calls, repeats: int, cache: str, budget_s: float | None = None
 ) -> list[tuple[float, ...]]:
-    """The milliseconds of each call, round after round: rivals that alternate see the same noise.
-
-    Every other round goes through the calls backwards, so that none always comes first.
-    """
+    """`rounds` by the clock of the host."""
     flush = flusher("cpu", cache)
     rounds: list[tuple[float, ...]] = []
     gc.collect()
@@ -77,7 +83,7 @@ def cpu_rounds(
 def cuda_rounds(
     calls: Calls, repeats: int, cache: str, budget_s: float | None = None
 ) -> list[tuple[float, ...]]:
-    """CUDA events around each call; queued in batches so that the host runs ahead of the device."""
+    """`rounds` by CUDA events, queued in batches so that the host runs ahead of the device."""
     flush = flusher("cuda", cache)
     batch = max(1, min(MAX_BATCH, int(BATCH_MS / sum(_warm_up(call) for call in calls))))
     rounds: list[tuple[float, ...]] = []
@@ -93,7 +99,7 @@ def cuda_rounds(
 
 
 def _in_turn(calls: Calls, number: int, measure: Callable) -> tuple:
-    """What `measure` says of each call, in the order of `calls`, whichever goes first."""
+    """`measure` of each call, in the order of `calls`; odd rounds measure in reverse order."""
     if number % 2 == 0:
         return tuple(measure(call) for call in calls)
     return tuple(measure(call) for call in reversed(calls))[::-1]
@@ -116,7 +122,7 @@ def _timed(call: Callable[[], object], flush: Callable[[], object]) -> tuple:
 
 
 def _warm_up(call: Callable[[], object]) -> float:
-    """Calls for at least WARM_UP_MS and returns the milliseconds the last call took."""
+    """Repeats the call for at least WARM_UP_MS; the milliseconds that the last one took."""
     torch.cuda.synchronize()
     started = time.perf_counter()
     while True:
@@ -128,8 +134,8 @@ def _warm_up(call: Callable[[], object]) -> float:
             return (now - begin) * 1e3
 
 
-def rivalry(rounds: list[tuple[float, ...]], rival: str) -> dict:
-    """What rounds of (ours, theirs) say: how many times as fast ours is; nothing of a lone call."""
+def speedup(rounds: list[tuple[float, ...]], rival: str) -> dict:
+    """How many times as fast the first call is as the second; empty if there was one call."""
     if len(rounds[0]) == 1:
         return {}
     low, median, high = median_interval([theirs / ours for ours, theirs in rounds])
@@ -142,12 +148,13 @@ def rivalry(rounds: list[tuple[float, ...]], rival: str) -> dict:
 
 
 def median_interval(values: list[float]) -> tuple[float, float, float]:
-    """(low, median, high): with 95 % confidence the true median lies between low and high.
+    """(low, median, high): the median and its 95 % confidence interval.
 
-    Order statistics, so whatever the distribution; below six values their extremes.
+    The interval is between order statistics, so it holds for any distribution. Fewer than six
+    values give their extremes.
     """
     ordered, n = sorted(values), len(values)
-    rank, below = 0, 1  # below: how many of 2**n coin throws put at most `rank` values under it
+    rank, below = 0, 1  # below: of the 2**n ways to split, those with at most `rank` below
     while 40 * (below := below + math.comb(n, rank + 1)) <= 2**n:
         rank += 1
     return ordered[rank], float(np.median(ordered)), ordered[n - 1 - rank]

@@ -1,15 +1,10 @@
-"""report.html: everything a run found, in one file that loads nothing from anywhere."""
+"""report.html: a page that holds all it shows and loads nothing."""
 
 import base64
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-
-import pandas as pd
-
-from ..studies.scaling.analysis import curve_label, frontier, headlines
-from ..studies.scaling.tables import fitted_over, footnotes
-from .units import milliseconds, size
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 84rem; margin: 2rem auto;
@@ -31,38 +26,54 @@ pre { background: #f4f4f4; padding: .8rem 1rem; border-radius: 6px; overflow-x: 
 """
 
 
-def write(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: dict) -> Path:
+def write(folder: Path, title: str, body: str, provenance: dict) -> Path:
+    """Writes report.html: `body` between a title and where its numbers come from."""
     path = folder / "report.html"
-    path.write_text(render(folder, frame, fitted, provenance), encoding="utf-8")
+    path.write_text(_page(title, body, provenance), encoding="utf-8")
     return path
 
 
-def render(folder: Path, frame: pd.DataFrame, fitted: list[dict], provenance: dict) -> str:
-    pictures = "".join(
-        picture(folder / f"{name}.svg", f"{name} against sequence length")
-        for name in ("time", "memory")
-    )
-    wide = " wide" if frame["mode"].nunique() > 1 else ""
-    found = "".join(f"<li>{escape(line)}</li>" for line in headlines(frame))
-    notes = "".join(f"<li>{escape(note)}</li>" for note in footnotes(frame))
-    body = f"""<ul>{found}</ul>
-<div class="pictures{wide}">{pictures}</div>
-<h2>Exponents</h2>
-{_exponents(fitted)}
-<p><small>cost ~ n<sup>e</sup>, {escape(provenance["conventions"]["exponents"])}</small></p>
-<h2>How far each goes</h2>
-{_frontier(frame)}
-<h2>Measurements</h2>
-<p><small>Speed-up, memory saving and error are relative to naive attention; error is
-{escape(provenance["conventions"]["max_error_ratio"])}. TFLOP/s count
-{escape(provenance["conventions"]["tflops"])}.</small></p>
-{_measurements(frame)}
-<ul>{notes}</ul>"""
-    return page("How attention scales", body, provenance)
+def picture(path: Path, alt: str) -> str:
+    """An svg, in the page itself."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 
-def page(title: str, body: str, provenance: dict) -> str:
-    """The whole of a report: `body` between a title and where its numbers come from."""
+def items(lines: list[str]) -> str:
+    """The entries of a list."""
+    return "".join(f"<li>{escape(line)}</li>" for line in lines)
+
+
+def table(head: Sequence[str], lines: list[list[str]], text_columns: int) -> str:
+    """A table whose first `text_columns` columns are aligned left."""
+
+    def row(cells, tag):
+        shown = (
+            f'<{tag} class="text">{cell}</{tag}>' if i < text_columns else f"<{tag}>{cell}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(shown)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in lines)
+    return f'<div class="scroll"><table>{row(head, "th")}{body}</table></div>'
+
+
+def failed(start: list[str], point, length: int) -> list[str]:
+    """A line of `length` cells for a point that failed; its status shows the reason on hovering."""
+    status = f'<span class="failed" title="{escape(point.reason)}">{point.status}</span>'
+    return [*start, status, *[""] * (length - len(start) - 1)]
+
+
+def escaped(cells: list[str]) -> list[str]:
+    return [escape(cell) for cell in cells]
+
+
+def conventions(provenance: dict) -> dict[str, str]:
+    """What the columns of a study mean, as HTML."""
+    return {name: escape(text) for name, text in provenance["conventions"].items()}
+
+
+def _page(title: str, body: str, provenance: dict) -> str:
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -87,97 +98,13 @@ def page(title: str, body: str, provenance: dict) -> str:
 """
 
 
-def picture(path: Path, alt: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
-
-
-def items(lines: list[str]) -> str:
-    """The entries of a list."""
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)
-
-
-def table(head: list[str], lines: list[list[str]], text_columns: int) -> str:
-    def row(cells, tag):
-        shown = (
-            f'<{tag} class="text">{cell}</{tag}>' if i < text_columns else f"<{tag}>{cell}</{tag}>"
-            for i, cell in enumerate(cells)
-        )
-        return f"<tr>{''.join(shown)}</tr>"
-
-    body = "".join(row(cells, "td") for cells in lines)
-    return f'<div class="scroll"><table>{row(head, "th")}{body}</table></div>'
-
-
-def _measurements(frame: pd.DataFrame) -> str:
-    head = ["curve", "mode", "n", "time", "20 to 80 %", "repeats", "speed-up", "TFLOP/s"]
-    head += ["peak memory", "saving", "error"]
-    lines = []
-    for p in frame.sort_values(["mode", "seq_len", "time_ms"]).itertuples():
-        start = [escape(curve_label(p.provider, p.variant)), p.mode, f"{p.seq_len:,}"]
-        if p.status != "ok":
-            reason = escape(p.reason)
-            lines.append([*start, f'<span class="failed" title="{reason}">{p.status}</span>'])
-            lines[-1] += [""] * (len(head) - len(lines[-1]))
-            continue
-        lines.append(
-            [
-                *start,
-                milliseconds(p.time_ms),
-                f"{milliseconds(p.time_ms_p20)} to {milliseconds(p.time_ms_p80)}",
-                f"{p.repeats:.0f}",
-                times(p.speedup_over_naive),
-                f"{p.tflops:.3g}",
-                size(p.peak_memory_bytes),
-                times(p.memory_saving_over_naive),
-                "" if pd.isna(p.max_error_ratio) else f"{p.max_error_ratio:.2f}",
-            ]
-        )
-    return table(head, lines, text_columns=2)
-
-
-def times(ratio: float) -> str:
-    return "" if pd.isna(ratio) else f"{ratio:.3g}x"
-
-
-def _exponents(fitted: list[dict]) -> str:
-    head = ["curve", "mode", "metric", "exponent", "95 % interval", "fitted over"]
-    lines = []
-    for law in fitted:
-        known = law["exponent"] is not None
-        lines.append(
-            [
-                escape(curve_label(law["provider"], law["variant"])),
-                law["mode"],
-                law["metric"],
-                f"{law['exponent']:.2f}" if known else "-",
-                f"{law['ci_low']:.2f} to {law['ci_high']:.2f}" if known else "",
-                fitted_over(law),
-            ]
-        )
-    return table(head, lines, text_columns=3)
-
-
-def _frontier(frame: pd.DataFrame) -> str:
-    lines = [
-        [
-            escape(curve_label(line.provider, line.variant)),
-            line.mode,
-            "none" if pd.isna(line.longest_ok) else f"{line.longest_ok:,}",
-            "" if pd.isna(line.first_failed) else f"{line.first_failed:,} ({line.failure})",
-        ]
-        for line in frontier(frame).itertuples()
-    ]
-    return table(["curve", "mode", "longest that ran", "first that did not"], lines, 2)
-
-
 def _provenance(provenance: dict) -> str:
-    items = "".join(
+    entries = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
         for name, value in _flat(provenance)
         if name != "command"
     )
-    return f"<dl>{items}</dl>"
+    return f"<dl>{entries}</dl>"
 
 
 def _flat(content: dict, prefix: str = "") -> list[tuple[str, str]]:

@@ -1,5 +1,7 @@
 """Numbers as a person reads them."""
 
+import math
+
 
 def milliseconds(value: float) -> str:
     if value >= 10_000:
@@ -15,3 +17,8 @@ def size(value: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1024
     return f"{value:.3g} TiB"
+
+
+def or_blank(value: float | None, form: str) -> str:
+    """The number in a format such as "{:.2f}x"; empty where it is missing."""
+    return "" if value is None or math.isnan(value) else form.format(value)

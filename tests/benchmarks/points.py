@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from benchmarks.harness.point import AttentionPoint
+from benchmarks.studies.attention.point import AttentionPoint
 
 FAKES = f"{__package__}.fakes"
 SMALL = AttentionPoint(

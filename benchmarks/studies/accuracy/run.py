@@ -11,6 +11,7 @@ from ...harness import provenance
 from ...harness.isolate import run as isolated
 from ...harness.runner import Machine, find_machine
 from ...harness.session import write_json
+from ..attention import errors
 from . import adversarial
 
 HEADS = 4
@@ -45,7 +46,8 @@ def run(
     request: AccuracyRequest, timeout: float, folder: Path | None, command: list[str], out: Console
 ) -> None:
     machine = find_machine(request.device)
-    origin = provenance.collect(command, machine.device, machine.facts, request.seed)
+    conventions = {"max_error_ratio": errors.CONVENTION}
+    origin = provenance.collect(command, machine.device, machine.facts, request.seed, conventions)
     with out.status("comparing with fp64"):
         rows = [row for job in request.jobs() for row in _rows(job, machine, timeout)]
     out.print(_table(request, rows))

@@ -1,12 +1,12 @@
-"""How far a result is from fp64, as a multiple of what the naive path costs in the same dtype."""
+"""The error of attention against fp64, in multiples of naive attention's in the same dtype."""
 
-import math
 from collections.abc import Callable
 
 import torch
 
 import fused_attention as fa
 
+from ...harness.errors import ratio
 from .inputs import AttentionInputs, evaluate
 
 WHOLE_UP_TO = 512
@@ -21,7 +21,7 @@ RESULTS = ("out", "dq", "dk", "dv")
 def ratios(
     results: tuple[torch.Tensor, ...], inputs: AttentionInputs, variants: tuple
 ) -> dict[str, float]:
-    """The error ratio of each of `results`, which evaluate() returned for `inputs`."""
+    """The error ratio of each tensor in `results`, which `evaluate` returned for `inputs`."""
     gradients = len(results) > 1
     if inputs.q.shape[2] > WHOLE_UP_TO:
         inputs = inputs.last_rows(ROWS)
@@ -37,19 +37,3 @@ def ratios(
 
 def _naive(variants: tuple) -> Callable:
     return lambda q, k, v: fa.reference.attention(q, k, v, variants).out
-
-
-def ratio(x: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor, scale: float) -> float:
-    """max |x - exact| over max |plain - exact|.
-
-    Never divides by less than half a unit in the last place of the largest value.
-
-    Where that is zero too (a gradient that vanishes), by that of the largest of all results.
-    """
-    half_ulp = torch.finfo(x.dtype).eps / 2
-    naive = (plain.double() - exact).abs().max().item()
-    budget = max(naive, half_ulp * exact.abs().max().item()) or half_ulp * scale
-    error = (x.double() - exact).abs().max().item()
-    if error == 0:
-        return 0.0
-    return error / budget if error < math.inf and budget else math.inf

@@ -11,7 +11,7 @@ import torch
 
 import fused_attention as fa
 
-from ...harness.point import AttentionPoint
+from .point import AttentionPoint
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""What the rows of a run say: shares of the copy bandwidth, laws of growth, totals."""
+"""What the rows of a run say: shares of the copy bandwidth, power laws, totals."""
 
 import math
 
 import numpy as np
 import pandas as pd
 
-from ...present import fits
-from .points import AXES, DecodePoint
+from ...present.fits import fit_tail
+from .point import AXES, DecodePoint
 from .providers import BASELINE, OURS, WITHOUT
 
 SWEPT = ("batch", "page_size", "group", "kv_dtype")
@@ -19,7 +19,7 @@ COLUMNS = [
 
 
 def summarize(rows: list[dict], copy_gbytes_per_s: float | None) -> pd.DataFrame:
-    """One line a measurement, sorted, with traffic relative to that of a copy."""
+    """One line for each measurement, sorted, with traffic as a share of the copy bandwidth."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")
     numbers = [*COLUMNS[COLUMNS.index("time_ms") : COLUMNS.index("heads")]]
@@ -49,30 +49,19 @@ def _like(frame: pd.DataFrame, base: DecodePoint, names) -> pd.Series:
 
 
 def laws(points: pd.DataFrame) -> list[dict]:
-    """For each provider, how the cost of a token grows with the context: power laws."""
+    """For each provider the power law by which the time of a token grows with the context."""
     found = []
     for provider, curve in points[points.status == "ok"].groupby("provider", sort=True):
         times = dict(zip(curve.context, curve.time_ms, strict=True))
-        lengths = fits.tail(list(times))
-        law = fits.fit(lengths, [times[n] for n in lengths])
-        found.append(
-            {
-                "provider": provider,
-                "exponent": law and law.exponent,
-                "ci_low": law and law.ci_low,
-                "ci_high": law and law.ci_high,
-                "tail_from": lengths[0],
-                "tail_to": lengths[-1],
-            }
-        )
+        found.append({"provider": provider, **fit_tail(times)})
     return found
 
 
 def totals(curve: pd.DataFrame) -> pd.DataFrame:
-    """The time to generate a whole sequence of each length, from the times of its tokens.
+    """The time to generate a sequence of each length: the sum over its tokens.
 
-    The time of a token between two contexts that were measured lies on the straight line between
-    theirs on the log-log plot; before the first, it is that of the first.
+    Between two measured contexts the time of a token is interpolated by a power law; before the
+    first it is that of the first.
     """
     ordered = curve.sort_values("context")
     n, ms = ordered.context.to_numpy(float), ordered.time_ms.to_numpy(float)
@@ -91,7 +80,7 @@ def _under_power_law(start: float, stop: float, value: float, slope: float) -> f
 
 
 def headlines(frame: pd.DataFrame) -> list[str]:
-    """What the cache saves, how near memory it works, and what paging costs."""
+    """What the cache saves, its traffic beside that of a copy, and what paging costs."""
     lines = []
     ok = frame[frame.status == "ok"]
     problem = ["batch", "context", "group", "kv_dtype"]

@@ -1,4 +1,4 @@
-"""What a token costs with and without a cache, and how near memory the cache works."""
+"""The time of a token with and without a cache, and the memory traffic of the cache."""
 
 from pathlib import Path
 
@@ -7,19 +7,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from ...present.figures import GUIDE, EndLabel, length_axis, place, save, time_axis
+from ...present import figures
+from ...present.figures import EndLabel
 from .analysis import in_order, sweep, totals
-from .points import DecodePoint
+from .point import DecodePoint
 
-# Okabe and Ito's palette; markers and dashes tell the curves apart in gray.
+SOLID, DASHED, DOTTED, _ = figures.DASHES
 LOOKS = {
-    "paged": {"color": "#D55E00", "marker": "^", "linestyle": "-", "markersize": 5},
-    "contiguous": {"color": "#0072B2", "marker": "s", "linestyle": (0, (5, 2)), "markersize": 8},
-    "recompute": {"color": "#000000", "marker": "o", "linestyle": "-", "markersize": 6},
+    "paged": {"color": figures.VERMILION, "marker": "^", "linestyle": SOLID, "markersize": 5},
+    "contiguous": {"color": figures.BLUE, "marker": "s", "linestyle": DASHED, "markersize": 8},
+    "recompute": {"color": figures.BLACK, "marker": "o", "linestyle": SOLID, "markersize": 6},
 }
-OTHER = {"color": "#CC79A7", "marker": "*", "linestyle": (0, (1, 1.5)), "markersize": 7}
+OTHER = {"color": figures.PURPLE, "marker": "*", "linestyle": DOTTED, "markersize": 7}
 HATCHES = {"paged": "", "contiguous": "///", "recompute": "..."}
-COPY = {"color": "#777777", "linestyle": (0, (4, 3)), "linewidth": 1.2}
 BAR = 0.36
 PANELS = {
     "batch": "sequences",
@@ -31,18 +31,17 @@ SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float8_e4m3f
 
 
 def draw_cost(points: pd.DataFrame, laws: list[dict], path: Path, caption: str) -> None:
-    save(cost(points, laws, caption), path)
+    figures.save(cost(points, laws, caption), path)
 
 
 def draw_traffic(frame, base: DecodePoint, copy: float | None, path: Path, caption: str) -> None:
-    save(traffic(frame, base, copy, caption), path)
+    figures.save(traffic(frame, base, copy, caption), path)
 
 
 def cost(points: pd.DataFrame, laws: list[dict], caption: str):
     """Two log-log panels: the time of one token, and that of a sequence from its first token."""
     figure, (one, all_) = plt.subplots(1, 2, figsize=(14.5, 5.4), layout="constrained")
-    figure.suptitle("Decoding with and without a cache", fontsize=13)
-    figure.supxlabel(caption, fontsize=9, color="#444444")
+    figures.entitle(figure, "Decoding with and without a cache", caption)
     measured = points[points.status == "ok"]
     exponents = {law["provider"]: law["exponent"] for law in laws}
     summed = [totals(curve) for _, curve in measured.groupby("provider", sort=False)]
@@ -68,17 +67,12 @@ def _panel(axes: Axes, points: pd.DataFrame, column: str, exponents: dict, power
         end = curve.iloc[-1]
         labels.append(EndLabel(end.context, end[column], text, look["color"]))
     if contexts:
-        for power in powers:
-            start = points[column].min() / 2
-            values = [start * (n / contexts[0]) ** power for n in contexts]
-            axes.plot(contexts, values, color=GUIDE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
-            text = "$n$" if power == 1 else f"$n^{power}$"
-            labels.append(EndLabel(contexts[-1], values[-1], text, "#666666"))
-        length_axis(axes, contexts)
-        time_axis(axes)
+        labels += figures.guides(axes, contexts, points[column].min(), powers)
+        figures.length_axis(axes, contexts)
+        figures.time_axis(axes)
     axes.set_xlabel("context n (tokens of each sequence)")
-    _plain(axes)
-    place(axes, labels)
+    figures.plain(axes, grid="y")
+    figures.place(axes, labels)
 
 
 def traffic(frame: pd.DataFrame, base: DecodePoint, copy: float | None, caption: str):
@@ -88,9 +82,8 @@ def traffic(frame: pd.DataFrame, base: DecodePoint, copy: float | None, caption:
     )
     measured = frame[(frame.status == "ok") & frame.gbytes_per_s.notna()]
     context = _swept_context(measured, base)
-    figure.suptitle("Memory traffic of decoding", fontsize=13)
     shown = f"{caption}, {context:,} tokens of context"
-    figure.supxlabel(shown, fontsize=9, color="#444444")
+    figures.entitle(figure, "Memory traffic of decoding", shown)
     panels[0].set_ylabel("GB/s")
     handles = {}
     for axes, (name, title) in zip(panels, PANELS.items(), strict=True):
@@ -100,8 +93,8 @@ def traffic(frame: pd.DataFrame, base: DecodePoint, copy: float | None, caption:
         handles |= _bars(axes, points, name)
         axes.set_xlabel(title)
         if copy:
-            handles["a copy"] = axes.axhline(copy, **COPY)
-        _plain(axes)
+            handles["a copy"] = axes.axhline(copy, **figures.COPY)
+        figures.plain(axes, grid="y")
     figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
@@ -112,7 +105,7 @@ def _swept_context(measured: pd.DataFrame, base: DecodePoint) -> int:
 
 
 def _bars(axes: Axes, points: pd.DataFrame, name: str) -> dict:
-    """The bars of each provider, side by side over the values of `name`; returns one of each."""
+    """Draws the bars of each provider over the values of `name`; returns one bar of each."""
     values = list(dict.fromkeys(points.sort_values(name)[name]))
     handles = {}
     for at, value in enumerate(values):
@@ -131,9 +124,3 @@ def _bars(axes: Axes, points: pd.DataFrame, name: str) -> dict:
     axes.xaxis.set_major_formatter(FixedFormatter([SHORT.get(v, str(v)) for v in values]))
     axes.xaxis.set_minor_locator(NullLocator())
     return handles
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(True, which="major", axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

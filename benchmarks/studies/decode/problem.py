@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .points import DecodePoint
+from .point import DecodePoint
 
 SCALE_BYTES = 4
 QUANTIZED = ("int8", "float8_e4m3fn")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ...harness import runner
 from ...harness.session import Session, sign_off, write_json
 from . import analysis, pictures, problem, report, tables, worker
-from .points import DecodePoint
+from .point import DecodePoint
 from .providers import BASELINE, OURS, WITHOUT
 
 CONVENTIONS = {

@@ -1,15 +1,13 @@
-"""One measurement of decoding, in a process of its own: a point in, plain numbers out."""
+"""Measures one point of decoding, in a process of its own."""
 
-import math
 from dataclasses import replace
 
 import torch
 
 import fused_attention as fa
 
-from ...harness import memory, timing
-from ..attention import errors
-from .points import DecodePoint
+from ...harness import errors, memory, timing
+from .point import DecodePoint
 from .problem import DecodeProblem, least_bytes, make_problem
 from .providers import BASELINE, WITHOUT, find
 
@@ -40,38 +38,33 @@ def measure(point: DecodePoint) -> dict:
     prepared = provider(problem)
     if on_cuda:
         prepared.call()
-    peak = (memory.cuda_peak if on_cuda else memory.cpu_peak)(prepared.call)
+    peak = memory.peak(prepared.call, point.device)
     calls = (prepared.call, *_rival(problem))
-    rounds = (timing.cuda_rounds if on_cuda else timing.cpu_rounds)(
-        calls, point.repeats, "cold", BUDGET_S[point.device]
-    )
+    rounds = timing.rounds(calls, point.device, point.repeats, "cold", BUDGET_S[point.device])
     numbers = timing.quantiles([times[0] for times in rounds])
-    ratio = _error(problem, peak["result"])
     seconds = numbers["time_ms"] / 1e3
     traffic = least_bytes(point) / seconds / 1e9 if point.provider != WITHOUT else None
     return {
         **numbers,
-        **timing.rivalry(rounds, BASELINE),
+        **timing.speedup(rounds, BASELINE),
         "step_ms": prepared.step_ms,
         "tokens_per_s": point.batch / seconds,
         "gbytes_per_s": traffic,
-        "peak_memory_bytes": peak["peak"],
-        "memory_method": peak["method"],
+        **memory.columns(peak),
         "cache_bytes": prepared.cache_bytes,
-        "max_error_ratio": ratio if math.isfinite(ratio) else None,
-        "reason": None if math.isfinite(ratio) else "the result is not finite",
+        **errors.columns(_error(problem, peak["result"])),
         "threads": torch.get_num_threads(),
     }
 
 
 def _load_kernels(provider, point: DecodePoint) -> None:
-    """Pages code in on a problem too small to hide in what is measured afterwards."""
+    """Loads code with a call too small to show in the peak that is measured next."""
     small = replace(point, batch=1, context=min(point.context, WARM_UP_CONTEXT))
     provider(make_problem(small)).call()
 
 
 def _rival(problem: DecodeProblem) -> tuple:
-    """The contiguous cache, in the model's dtype whatever the provider stores."""
+    """The call of the contiguous cache, which stores the model's dtype; none for itself."""
     if problem.point.provider in (BASELINE, WITHOUT):
         return ()
     plain = replace(problem.point, kv_dtype=problem.point.dtype)
@@ -81,7 +74,7 @@ def _rival(problem: DecodeProblem) -> tuple:
 
 
 def _error(problem: DecodeProblem, out: torch.Tensor) -> float:
-    """The first sequence is as good as any, and fp64 of all might not fit."""
+    """The error ratio of the first sequence: fp64 of all might not fit."""
     q, k, v = problem.q[:1, :, -1:], problem.k[:1], problem.v[:1]
     exact = fa.reference.attention(q.double(), k.double(), v.double()).out
     naive = fa.reference.attention(q, k, v).out

@@ -1,8 +1,8 @@
-"""What the rows of a run say: speed and memory beside naive attention."""
+"""What the rows of a run say: speed and memory relative to naive attention."""
 
 import pandas as pd
 
-from .points import AXES, BASELINE, OURS, PROVIDERS
+from .point import AXES, BASELINE, OURS, PROVIDERS
 
 COLUMNS = [
     *(*AXES, "status", "reason", "time_ms", "time_ms_p20", "time_ms_p80", "repeats"),
@@ -13,10 +13,10 @@ COLUMNS = [
 
 
 def summarize(rows: list[dict]) -> pd.DataFrame:
-    """One line a measurement, sorted, beside naive: memory, and the rate that is drawn.
+    """One line for each measurement, sorted, with memory relative to naive, and the rate to draw.
 
-    That is naive's tokens a second times the speed-up in turns: the rates of two processes do not
-    compare, which differed by a tenth for the same work.
+    The rate is naive's tokens per second times the speed-up that was measured in turns. Rates of
+    two processes cannot be compared: they differed by a tenth for the same work.
     """
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")
@@ -42,7 +42,7 @@ def in_order(providers) -> list[str]:
 
 
 def headlines(frame: pd.DataFrame) -> list[str]:
-    """What this package gains over naive attention, at the longest length that naive reaches."""
+    """The gain over naive attention, at the longest length that naive reaches."""
     ours = frame[(frame.provider == OURS) & frame.speedup.notna()]
     lines = []
     for task, points in ours.groupby("task", sort=True):

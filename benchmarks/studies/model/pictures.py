@@ -1,6 +1,5 @@
-"""Tokens a second and peak memory against length, a panel a task; markers and dashes, not hues."""
+"""Tokens per second and peak memory against length, one panel for each task."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +7,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator
 
-from ...present.figures import EndLabel, length_axis, place, save
+from ...harness.point import FAILURES
+from ...present import figures
+from ...present.figures import EndLabel
 from ...present.units import size
-from ..scaling.analysis import FAILURES
 from .analysis import in_order
 
-# Okabe and Ito's palette.
+SOLID, DASHED, *_ = figures.DASHES
 LOOKS = {
-    "fused": {"color": "#D55E00", "marker": "^", "linestyle": "-", "markersize": 6},
-    "naive": {"color": "#000000", "marker": "o", "linestyle": "-", "markersize": 6},
-    "sdpa": {"color": "#0072B2", "marker": "s", "linestyle": (0, (5, 2)), "markersize": 8},
+    "fused": {"color": figures.VERMILION, "marker": "^", "linestyle": SOLID, "markersize": 6},
+    "naive": {"color": figures.BLACK, "marker": "o", "linestyle": SOLID, "markersize": 6},
+    "sdpa": {"color": figures.BLUE, "marker": "s", "linestyle": DASHED, "markersize": 8},
 }
 
 
@@ -42,7 +41,7 @@ METRICS = {
 def draw_all(frame: pd.DataFrame, folder: Path, caption: str) -> list[Path]:
     """One picture for each metric, as png and svg; returns the paths of the latter."""
     return [
-        save(draw(frame, metric, caption), folder / f"{name}.svg")
+        figures.save(draw(frame, metric, caption), folder / f"{name}.svg")
         for name, metric in METRICS.items()
     ]
 
@@ -52,8 +51,7 @@ def draw(frame: pd.DataFrame, metric: ModelMetric, caption: str):
     figure, panels = plt.subplots(
         1, len(tasks), figsize=(6.6 * len(tasks), 4.6), squeeze=False, layout="constrained"
     )
-    figure.suptitle(metric.title, fontsize=13)
-    figure.supxlabel(caption, fontsize=9, color="#444444")
+    figures.entitle(figure, metric.title, caption)
     for axes, task in zip(panels[0], tasks, strict=True):
         axes.set_title(task, fontsize=11)
         _panel(axes, frame[frame.task == task], metric)
@@ -81,19 +79,9 @@ def _panel(axes: Axes, points: pd.DataFrame, metric: ModelMetric) -> None:
             transform=axes.get_xaxis_transform(),
         )
     axes.set_xlabel("sequence length n (tokens)")
-    length_axis(axes, sorted(points.seq_len.unique()))
+    figures.length_axis(axes, sorted(points.seq_len.unique()))
     if len(measured):
-        _value_axis(axes, measured[column].min() / ROOM, measured[column].max() * ROOM, metric)
-    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    place(axes, labels)
-
-
-def _value_axis(axes: Axes, low: float, high: float, metric: ModelMetric) -> None:
-    powers = range(math.floor(math.log(low, metric.base)), math.ceil(math.log(high, metric.base)))
-    ticks = [step * float(metric.base) ** power for power in powers for step in metric.steps]
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    axes.yaxis.set_major_formatter(lambda value, _: metric.shown(value))
-    axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(measured[column].min() / ROOM, measured[column].max() * ROOM)
+        figures.value_axis(axes, metric.base, metric.shown, metric.steps)
+    figures.plain(axes)
+    figures.place(axes, labels)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ...harness import runner
 from ...harness.session import Session, sign_off
 from . import analysis, pictures, report, tables, worker
-from .points import PROVIDERS, ModelPoint
+from .point import PROVIDERS, ModelPoint
 
 CONVENTIONS = {
     "train": worker.TRAIN,

@@ -1,13 +1,12 @@
-"""The tables a run of the models ends with."""
+"""The tables that a run of whole models ends with."""
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from ...present.units import milliseconds, size
+from ...present.tables import print_lines, table
+from ...present.units import milliseconds, or_blank, size
 from .analysis import footnotes, headlines
-from .points import BASELINE
+from .point import BASELINE
 
 HEAD = (
     *("provider", "n", "time", "20 to 80 %", "tokens/s", "over naive", "95 %"),
@@ -17,20 +16,17 @@ HEAD = (
 
 def print_summary(out: Console, frame: pd.DataFrame) -> None:
     for task, points in frame.groupby("task", sort=False):
-        table = Table(title=task, box=box.SIMPLE_HEAD, title_justify="left")
-        for name in HEAD:
-            table.add_column(name, justify="left" if name == "provider" else "right")
+        made = table(task, HEAD, text=("provider",))
         for _, here in points.groupby("seq_len", sort=True):
             for point in here.itertuples():
-                table.add_row(*cells(point))
-            table.add_section()
-        out.print(table)
-    for line in [*footnotes(frame), *headlines(frame)]:
-        out.print(line, markup=False, soft_wrap=True)
+                made.add_row(*cells(point))
+            made.add_section()
+        out.print(made)
+    print_lines(out, [*footnotes(frame), *headlines(frame)])
 
 
 def cells(p) -> list[str]:
-    """A measurement as a line under HEAD."""
+    """A measurement as cells under HEAD."""
     start = [p.provider, f"{p.seq_len:,}"]
     if p.status != "ok":
         return [*start, p.status, *[""] * (len(HEAD) - len(start) - 1)]
@@ -43,7 +39,7 @@ def cells(p) -> list[str]:
         "" if pd.isna(p.speedup) else f"{p.speedup_low:.3g} to {p.speedup_high:.3g}",
         size(p.peak_memory_bytes),
         _times(p, p.memory_saving),
-        "" if pd.isna(p.loss) else f"{p.loss:.4f}",
+        or_blank(p.loss, "{:.4f}"),
     ]
 
 
@@ -52,4 +48,4 @@ def rate(value: float) -> str:
 
 
 def _times(p, ratio: float) -> str:
-    return "" if p.provider == BASELINE or pd.isna(ratio) else f"{ratio:.3g}x"
+    return "" if p.provider == BASELINE else or_blank(ratio, "{:.3g}x")

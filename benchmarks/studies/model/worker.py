@@ -1,4 +1,4 @@
-"""One measurement of a model, in a process of its own: a point in, plain numbers out."""
+"""Measures one point of a whole model, in a process of its own."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ from fused_attention.models import GPT, Config
 from fused_attention.objectives import next_token_loss
 
 from ...harness import isolate, memory, timing
-from .points import BASELINE, OURS, SHAPES, ModelPoint
+from .point import BASELINE, OURS, SHAPES, ModelPoint
 
 WARM_UP_TOKENS = 16
 BUDGET_S = 6.0
@@ -39,23 +39,20 @@ def measure(point: ModelPoint) -> dict:
         memory.limit_to_available()
     task = {"train": training, "generate": generation}[point.task](point)
     tokens = make_tokens(point)
-    # Pages code in and makes the optimizer's state, on too little to hide in what is measured.
+    # Loads code and makes the optimizer's state, with a call too small to show in the peak.
     task(tokens if on_cuda else tokens[:, : WARM_UP_TOKENS + 1], point.provider)
     ours, rival = (partial(task, tokens, attention) for attention in (point.provider, BASELINE))
-    peak = (memory.cuda_peak if on_cuda else memory.cpu_peak)(ours)
+    peak = memory.peak(ours, point.device)
     alone = point.provider == BASELINE or not isolate.has_memory_for(rival)
-    rounds = (timing.cuda_rounds if on_cuda else timing.cpu_rounds)(
-        (ours,) if alone else (ours, rival), point.repeats, "warm", BUDGET_S
-    )
+    calls = (ours,) if alone else (ours, rival)
+    rounds = timing.rounds(calls, point.device, point.repeats, "warm", BUDGET_S)
     numbers = timing.quantiles([times[0] for times in rounds])
     counted = point.seq_len if point.task == "train" else point.new_tokens
     return {
         **numbers,
-        **timing.rivalry(rounds, BASELINE),
+        **timing.speedup(rounds, BASELINE),
         "tokens_per_s": point.batch * counted / numbers["time_ms"] * 1e3,
-        "peak_memory_bytes": peak["peak"],
-        "reserved_memory_bytes": peak.get("reserved"),
-        "memory_method": peak["method"],
+        **memory.columns(peak),
         "loss": peak["result"] if point.task == "train" else None,
         "threads": torch.get_num_threads(),
     }
@@ -79,7 +76,7 @@ def make_tokens(point: ModelPoint) -> torch.Tensor:
 
 
 def training(point: ModelPoint) -> Callable[[torch.Tensor, str], float]:
-    """A step on (batch, n + 1) tokens with the attention named; its loss."""
+    """A training step on (batch, n + 1) tokens with the attention named, which returns the loss."""
     model, dtype = make_model(point), getattr(torch, point.dtype)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
 
@@ -96,7 +93,7 @@ def training(point: ModelPoint) -> Callable[[torch.Tensor, str], float]:
 
 
 def generation(point: ModelPoint) -> Callable[[torch.Tensor, str], list[list[int]]]:
-    """The new tokens after the first n of (batch, n + 1)."""
+    """Generation after the first n of (batch, n + 1) tokens, which returns the new ones."""
     model = make_model(point).to(getattr(torch, point.dtype)).eval()
 
     def generate(tokens: torch.Tensor, attention: str) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from .points import AXES
+from .point import AXES
 from .providers import BASELINE, OURS
 
 PROBLEM = ("op", "mode", "rows", "hidden")
@@ -18,7 +18,7 @@ WORTH_SAYING = 2.0
 
 
 def summarize(rows: list[dict], copy_gbytes_per_s: float | None) -> pd.DataFrame:
-    """One line a measurement, sorted, with memory relative to torch and traffic to a copy's."""
+    """One line for each measurement, sorted; memory relative to torch, traffic to a copy."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     frame["reason"] = frame["reason"].fillna("")
     torch_bytes = {
@@ -34,9 +34,9 @@ def summarize(rows: list[dict], copy_gbytes_per_s: float | None) -> pd.DataFrame
 
 
 def verdict(point) -> str:
-    """Whether a measured point is at most SLOWEST times as slow as torch eager.
+    """Whether a point takes at most SLOWEST times as long as torch eager.
 
-    "unclear": the median says no, its 95 % interval does not.
+    "unclear" if the median says no but its 95 % interval includes yes.
     """
     if point.speedup >= FLOOR:
         return HOLDS
@@ -44,7 +44,7 @@ def verdict(point) -> str:
 
 
 def worst_cases(frame: pd.DataFrame) -> pd.DataFrame:
-    """For every op of ours its slowest point beside torch, with the verdict on it."""
+    """For every fused op its slowest point relative to torch, with the verdict on it."""
     ours = frame[(frame.provider == OURS) & frame.speedup.notna()]
     if not len(ours):
         return ours.assign(verdict=[])
@@ -53,7 +53,7 @@ def worst_cases(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def headlines(frame: pd.DataFrame) -> list[str]:
-    """Whether any op is slower than torch's own, which is worst, and where memory is saved."""
+    """Whether an op is slower than torch's own, which is the worst, and where memory is saved."""
     worst = worst_cases(frame)
     lines = []
     if len(worst):

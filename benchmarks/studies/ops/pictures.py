@@ -1,4 +1,4 @@
-"""Traffic against hidden size, a panel an op, that survives grayscale: markers and dashes too."""
+"""Memory traffic against hidden size, one panel for each op."""
 
 import itertools
 import math
@@ -9,9 +9,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from ...present.figures import DASHES, length_axis, save
+from ...present import figures
 from .tables import in_order
 
 
@@ -25,15 +24,14 @@ class Look:
     markerfacecolor: str | None = None
 
 
-# Okabe and Ito's palette, in the order of drawing.
+# In the order of drawing.
 LOOKS = {
-    "torch": Look("#000000", "o", 9, "white"),
-    "compile": Look("#0072B2", "s", 7, "white"),
-    "liger": Look("#009E73", "D", 6),
-    "fused": Look("#D55E00", "^", 5),
+    "torch": Look(figures.BLACK, "o", 9, "white"),
+    "compile": Look(figures.BLUE, "s", 7, "white"),
+    "liger": Look(figures.GREEN, "D", 6),
+    "fused": Look(figures.VERMILION, "^", 5),
 }
-OTHER = Look("#CC79A7", "*", 7)
-COPY = {"color": "#777777", "linestyle": (0, (4, 3)), "linewidth": 1.2}
+OTHER = Look(figures.PURPLE, "*", 7)
 MOST_COLUMNS = 4
 PANEL = (2.9, 2.4)
 LEAST_WIDTH = 5.5
@@ -45,7 +43,7 @@ FEW_DECADES = 60
 def draw_all(frame: pd.DataFrame, copy: float | None, folder: Path, caption: str) -> list[Path]:
     """One picture for each mode, as png and svg; returns the paths of the latter."""
     return [
-        save(
+        figures.save(
             draw(points, copy, f"{caption}, {mode}"),
             folder / f"bandwidth-{mode.replace('+', '-')}.svg",
         )
@@ -70,7 +68,7 @@ def draw(points: pd.DataFrame, copy: float | None, caption: str):
     for axes, op in zip(panels.flat, ops, strict=False):
         here = points[points.op == op]
         _panel(axes, measured[measured.op == op], providers, copy)
-        length_axis(axes, sorted(here.hidden.unique()))
+        figures.length_axis(axes, sorted(here.hidden.unique()))
         rows = ", ".join(f"{n:,}" for n in sorted(here.rows.unique()))
         axes.set_title(f"{op.rpartition(':')[2]}\n{rows} rows", fontsize=9)
     for axes in panels.flat[len(ops) :]:
@@ -91,15 +89,13 @@ def _panel(axes: Axes, points: pd.DataFrame, providers: list[str], copy: float |
     sizes = sorted(points.rows.unique(), reverse=True)  # the most rows are drawn solid
     for provider, (i, rows) in itertools.product(providers, enumerate(sizes)):
         curve = points[(points.provider == provider) & (points.rows == rows)]
-        dashes = DASHES[i % len(DASHES)]
+        dashes = figures.DASHES[i % len(figures.DASHES)]
         axes.plot(curve.hidden, curve.gbytes_per_s, linestyle=dashes, **_look(provider))
     if copy:
-        axes.axhline(copy, zorder=1, **COPY)
+        axes.axhline(copy, zorder=1, **figures.COPY)
     _traffic_axis(axes)
     axes.tick_params(labelsize=8)
-    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    figures.plain(axes)
 
 
 def _traffic_axis(axes: Axes) -> None:
@@ -107,13 +103,8 @@ def _traffic_axis(axes: Axes) -> None:
     found = [y for line in axes.lines for y in line.get_ydata()]
     low, high = min(found, default=1.0) / ROOM, max(found, default=1.0) * ROOM
     steps = (1, 2, 5) if high / low < FEW_DECADES else (1,)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    ticks = [tick for tick in ticks if low <= tick <= high]
     axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
-    axes.yaxis.set_minor_locator(NullLocator())
+    figures.value_axis(axes, 10, "{:g}".format, steps)
 
 
 def _look(provider: str) -> dict:
@@ -123,7 +114,7 @@ def _look(provider: str) -> dict:
 def _legend(figure, providers: list[str], copy: float | None) -> None:
     entries = [Line2D([], [], label=provider, **_look(provider)) for provider in providers]
     if copy:
-        entries.append(Line2D([], [], label=f"a copy, {copy:.3g} GB/s", **COPY))
+        entries.append(Line2D([], [], label=f"a copy, {copy:.3g} GB/s", **figures.COPY))
     figure.legend(
         handles=entries,
         loc="outside upper center",

@@ -5,6 +5,7 @@ It returns what to call on the case's inputs, or raises Unsupported with the rea
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -12,31 +13,38 @@ from fused_attention.testing import OpCase, OpProblem
 
 from ...harness.isolate import Unsupported
 from ...harness.lookup import lookup
-from ..attention.providers import PreparedCall
 
 LIGER = "liger_kernel"
 
 
-def eager(case: OpCase, problem: OpProblem) -> PreparedCall:
-    return PreparedCall(case.reference)
+@dataclass(frozen=True)
+class PreparedOp:
+    """call(*inputs) -> output or outputs; `compiled` if the first call compiles."""
+
+    call: Callable
+    compiled: bool = False
 
 
-def compiled(case: OpCase, problem: OpProblem) -> PreparedCall:
-    return PreparedCall(torch.compile(case.reference, dynamic=False), compiled=True)
+def eager(case: OpCase, problem: OpProblem) -> PreparedOp:
+    return PreparedOp(case.reference)
 
 
-def fused(case: OpCase, problem: OpProblem) -> PreparedCall:
-    return PreparedCall(case.op)
+def compiled(case: OpCase, problem: OpProblem) -> PreparedOp:
+    return PreparedOp(torch.compile(case.reference, dynamic=False), compiled=True)
 
 
-def liger(case: OpCase, problem: OpProblem) -> PreparedCall:
+def fused(case: OpCase, problem: OpProblem) -> PreparedOp:
+    return PreparedOp(case.op)
+
+
+def liger(case: OpCase, problem: OpProblem) -> PreparedOp:
     if case.liger is None:
         raise Unsupported(f"Liger has no {case.name}")
     if not has_liger():
         raise Unsupported(f"{LIGER} is not installed")
     if problem.device == "cpu":
         raise Unsupported("Liger's kernels need a GPU")
-    return PreparedCall(case.liger)
+    return PreparedOp(case.liger)
 
 
 def has_liger() -> bool:
@@ -45,7 +53,7 @@ def has_liger() -> bool:
 
 BASELINE = "torch"
 OURS = "fused"
-PROVIDERS: dict[str, Callable[[OpCase, OpProblem], PreparedCall]] = {
+PROVIDERS: dict[str, Callable[[OpCase, OpProblem], PreparedOp]] = {
     BASELINE: eager,
     "compile": compiled,
     "liger": liger,
@@ -53,6 +61,6 @@ PROVIDERS: dict[str, Callable[[OpCase, OpProblem], PreparedCall]] = {
 }
 
 
-def find(name: str) -> Callable[[OpCase, OpProblem], PreparedCall]:
+def find(name: str) -> Callable[[OpCase, OpProblem], PreparedOp]:
     """A provider by name; ValueError if there is none."""
     return lookup("provider", name, PROVIDERS)

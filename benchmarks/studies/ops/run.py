@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ...harness import runner
 from ...harness.session import Session, sign_off
 from . import analysis, pictures, report, tables, worker
-from .points import OpPoint
+from .point import OpPoint
 from .providers import BASELINE, OURS, has_liger
 from .table import OPS
 

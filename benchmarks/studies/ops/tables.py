@@ -1,11 +1,11 @@
-"""The tables a run of the ops ends with."""
+"""The tables that a run of the ops ends with."""
 
 import pandas as pd
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ...present.units import milliseconds, size
+from ...present.tables import print_lines, table
+from ...present.units import milliseconds, or_blank, size
 from .analysis import MISSED, SLOWEST, headlines, problem_label, worst_cases
 from .providers import BASELINE, PROVIDERS
 
@@ -13,10 +13,9 @@ from .providers import BASELINE, PROVIDERS
 def print_summary(out: Console, frame: pd.DataFrame) -> None:
     for mode, points in frame.groupby("mode", sort=True):
         for title, cell in CELLS.items():
-            out.print(_grid(f"{title.format(mode=mode)}", points, cell))
-    out.print(_against_torch(frame))
-    for line in [*footnotes(frame), *headlines(frame)]:
-        out.print(line, markup=False, soft_wrap=True)
+            out.print(_by_problem(title.format(mode=mode), points, cell))
+    out.print(_worst(frame))
+    print_lines(out, [*footnotes(frame), *headlines(frame)])
 
 
 def footnotes(frame: pd.DataFrame) -> list[str]:
@@ -37,23 +36,21 @@ def footnotes(frame: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _grid(title: str, points: pd.DataFrame, cell) -> Table:
+def _by_problem(title: str, points: pd.DataFrame, cell) -> Table:
     """A line for every problem, a column for every provider."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("op")
-    for name in ("rows", "hidden", *(providers := in_order(points.provider.unique()))):
-        table.add_column(name, justify="right")
+    providers = in_order(points.provider.unique())
+    made = table(title, ("op", "rows", "hidden", *providers), text=("op",))
     for op, of_op in points.groupby("op", sort=True):
         for (rows, hidden), here in of_op.groupby(["rows", "hidden"], sort=True):
             found = {point.provider: point for point in here.itertuples()}
             cells = [_cell(found.get(provider), cell) for provider in providers]
-            table.add_row(op, f"{rows:,}", f"{hidden:,}", *cells)
-        table.add_section()
-    return table
+            made.add_row(op, f"{rows:,}", f"{hidden:,}", *cells)
+        made.add_section()
+    return made
 
 
 def in_order(providers) -> list[str]:
-    """As in the table of providers; others after them."""
+    """Providers in the order of PROVIDERS; others after them."""
     return sorted(providers, key=[*PROVIDERS, *sorted(set(providers) - set(PROVIDERS))].index)
 
 
@@ -72,16 +69,15 @@ def _memory(point) -> str:
 
 
 def _traffic(point) -> str:
-    share = "" if pd.isna(point.copy_share) else f" ({point.copy_share:.0%})"
-    return f"{point.gbytes_per_s:.3g} GB/s{share}"
+    return f"{point.gbytes_per_s:.3g} GB/s" + or_blank(point.copy_share, " ({:.0%})")
 
 
 def _error(point) -> str:
-    return "not finite" if pd.isna(point.max_error_ratio) else f"{point.max_error_ratio:.2f}"
+    return or_blank(point.max_error_ratio, "{:.2f}") or "not finite"
 
 
 def _times(point, ratio: float) -> str:
-    return "" if point.provider == BASELINE or pd.isna(ratio) else f" ({ratio:.3g}x)"
+    return "" if point.provider == BASELINE else or_blank(ratio, " ({:.3g}x)")
 
 
 CELLS = {
@@ -92,21 +88,31 @@ CELLS = {
 }
 
 
-def _against_torch(frame: pd.DataFrame) -> Table:
-    table = Table(
-        title=f"Worst case beside torch eager: no op may take more than {SLOWEST} times as long",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-    )
-    for name in ("op", "mode"):
-        table.add_column(name)
-    for name in ("rows", "hidden", "torch", "fused", "speed-up", "95 % interval", "bar"):
-        table.add_column(name, justify="right")
+WORST_HEAD = (
+    "op",
+    "mode",
+    "rows",
+    "hidden",
+    "torch",
+    "fused",
+    "speed-up",
+    "95 % interval",
+    "target",
+)
+
+
+def worst_cells(p) -> list[str]:
+    """The slowest point of an op as cells under WORST_HEAD."""
+    return [
+        *(p.op, p.mode, f"{p.rows:,}", f"{p.hidden:,}"),
+        *(milliseconds(p.torch_ms), milliseconds(p.time_ms), f"{p.speedup:.3g}x"),
+        *(f"{p.speedup_low:.3g} to {p.speedup_high:.3g}", p.verdict),
+    ]
+
+
+def _worst(frame: pd.DataFrame) -> Table:
+    title = f"Worst case beside torch eager: no op may take more than {SLOWEST} times as long"
+    made = table(title, WORST_HEAD, text=("op", "mode"))
     for p in worst_cases(frame).itertuples():
-        table.add_row(
-            *(p.op, p.mode, f"{p.rows:,}", f"{p.hidden:,}"),
-            *(milliseconds(p.torch_ms), milliseconds(p.time_ms), f"{p.speedup:.3g}x"),
-            *(f"{p.speedup_low:.3g} .. {p.speedup_high:.3g}", p.verdict),
-            style="bold red" if p.verdict == MISSED else None,
-        )
-    return table
+        made.add_row(*worst_cells(p), style="bold red" if p.verdict == MISSED else None)
+    return made

@@ -1,7 +1,5 @@
-"""One measurement of an op, in a process of its own: a point in, plain numbers out."""
+"""Measures one point of an op, in a process of its own."""
 
-import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,11 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fused_attention.testing import OpCase, OpProblem
 
-from ...harness import isolate, memory, timing
-from ..attention import errors
-from ..attention.worker import COMPILE_THREADS
+from ...harness import errors, isolate, memory, timing
 from . import providers, table
-from .points import OpPoint
+from .point import OpPoint
 
 BUDGET_S = {"cpu": 0.7, "cuda": 0.5}
 COMPARED = 2**20
@@ -36,14 +32,14 @@ SPEEDUP = (
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured: an op on its inputs, with or without its backward pass."""
+    """The call that is measured: an op on its inputs, with or without its backward pass."""
 
     call: Callable
     inputs: tuple[torch.Tensor, ...]
     d_outs: tuple[torch.Tensor, ...]  # empty: forward alone
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
-        """The outputs and, if asked for, the gradient of every floating input."""
+        """The outputs, and with `d_outs` the gradient of every floating input."""
         if not self.d_outs:
             with torch.no_grad():
                 return _tuple(self.call(*self.inputs))
@@ -54,14 +50,13 @@ class Task:
         return (*(out.detach() for out in outs), *gradients)
 
     def double(self) -> "Task":
-        """The same in fp64."""
+        """The same task in fp64."""
         inputs = tuple(x.double() if x.is_floating_point() else x for x in self.inputs)
         return Task(self.call, inputs, tuple(x.double() for x in self.d_outs))
 
 
 def measure(point: OpPoint) -> dict:
     """Peak memory, then time in turns with torch eager, then error."""
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", COMPILE_THREADS)
     on_cuda = point.device == "cuda"
     if not on_cuda:
         memory.limit_to_available()
@@ -74,36 +69,31 @@ def measure(point: OpPoint) -> dict:
         task()
     else:
         _load_kernels(case, prepared.call, problem, backward)
-    peak = (memory.cuda_peak if on_cuda else memory.cpu_peak)(task)
+    peak = memory.peak(task, point.device)
     peak.pop("result")
     alone = point.provider == providers.BASELINE or not isolate.has_memory_for(rival)
     calls = (task,) if alone else (task, rival)
-    rounds = (timing.cuda_rounds if on_cuda else timing.cpu_rounds)(
-        calls, point.repeats, "cold", BUDGET_S[point.device]
-    )
+    rounds = timing.rounds(calls, point.device, point.repeats, "cold", BUDGET_S[point.device])
     numbers = timing.quantiles([times[0] for times in rounds])
     ratio = _error(case, prepared.call, problem, backward)
     seconds = numbers["time_ms"] / 1e3
     return {
         **numbers,
-        **timing.rivalry(rounds, providers.BASELINE),
-        "peak_memory_bytes": peak["peak"],
-        "reserved_memory_bytes": peak.get("reserved"),
-        "memory_method": peak["method"],
+        **timing.speedup(rounds, providers.BASELINE),
+        **memory.columns(peak),
         "gbytes_per_s": _total(case.bytes, problem, backward) / seconds / 1e9,
         "tflops": _total(case.flops, problem, backward) / seconds / 1e12,
-        "max_error_ratio": ratio if math.isfinite(ratio) else None,
-        "reason": None if math.isfinite(ratio) else "the result is not finite",
+        **errors.columns(ratio),
         "threads": torch.get_num_threads(),
     }
 
 
 def _tensors(case: OpCase, problem: OpProblem, backward: bool) -> tuple[tuple, tuple]:
-    """The inputs, and the gradients of the outputs if those are wanted."""
+    """The inputs, and with `backward` the gradients of the outputs."""
     inputs = tuple(case.make_inputs(problem))
     if not backward:
         return inputs, ()
-    # Shapes alone: torch may need more memory than there is.
+    # Fake tensors have shapes alone: the reference may need more memory than there is.
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         outs = _tuple(case.reference(*(mode.from_tensor(x) for x in inputs)))
     return inputs, tuple(
@@ -113,7 +103,7 @@ def _tensors(case: OpCase, problem: OpProblem, backward: bool) -> tuple[tuple, t
 
 
 def _load_kernels(case: OpCase, call: Callable, problem: OpProblem, backward: bool) -> None:
-    """Pages code in on a problem too small to hide in what is measured afterwards."""
+    """Loads code with a call too small to show in the peak that is measured next."""
     small = problem._replace(rows=min(problem.rows, WARM_UP_ROWS))
     Task(call, *_tensors(case, small, backward))()
 
@@ -132,7 +122,7 @@ def _error(case: OpCase, call: Callable, problem: OpProblem, backward: bool) -> 
 
 
 def _drawn_alike(task: Task) -> tuple[torch.Tensor, ...]:
-    """Its results; whoever drops elements drops the same."""
+    """The results with a fixed seed, so that dropout drops the same elements in each task."""
     torch.manual_seed(0)
     return task()
 

@@ -1,8 +1,10 @@
-"""What the rows of a run say: speed-ups, savings, exponents, the out-of-memory frontier."""
+"""What the rows of a run say: speed-ups, savings, exponents, and how long each curve gets."""
 
 import pandas as pd
 
-from ...harness.point import CURVE
+from ...harness.point import FAILURES
+from ...present.fits import fit_tail
+from ..attention.point import CURVE
 from ..attention.variants import parse
 
 COLUMNS = [
@@ -11,14 +13,14 @@ COLUMNS = [
     *("tflops", "max_error_ratio", "batch", "heads", "kv_heads", "head_dim", "dtype", "device"),
     *("speedup_over_naive", "memory_saving_over_naive", "naive_variant"),
 ]
-FAILURES = ("oom", "timeout", "error")
+METRICS = {"time": "time_ms", "memory": "peak_memory_bytes"}
 
 
 def summarize(rows: list[dict]) -> pd.DataFrame:
-    """One line a measurement, sorted, with time and memory relative to naive.
+    """One line for each measurement, sorted, with time and memory relative to naive attention.
 
-    Naive on the same variant where that was measured, naive without a mask elsewhere;
-    `naive_variant` says which.
+    They are relative to naive on the same variant where that was measured, and to naive without a
+    mask elsewhere; `naive_variant` says which.
     """
     naive = {
         (row["variant"], row["mode"], row["seq_len"]): row
@@ -44,6 +46,21 @@ def _beside_naive(row: dict, naive: dict) -> dict:
     return row
 
 
+def fit_curves(rows: list[dict]) -> list[dict]:
+    """One power law for each curve and metric; `exponent` is None where a curve is too short."""
+    curves: dict[tuple, dict[int, dict]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            curves.setdefault(tuple(row[c] for c in CURVE), {})[row["seq_len"]] = row
+    fitted = []
+    for curve, by_length in sorted(curves.items()):
+        for metric, column in METRICS.items():
+            values = {n: row[column] for n, row in by_length.items() if (row[column] or 0) > 0}
+            named = dict(zip(CURVE, curve, strict=True))
+            fitted.append({**named, "metric": metric, **fit_tail(values)})
+    return fitted
+
+
 def frontier(frame: pd.DataFrame) -> pd.DataFrame:
     """For every curve, the longest length that ran and the first that did not."""
     lines = []
@@ -63,7 +80,7 @@ def frontier(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def headlines(frame: pd.DataFrame) -> list[str]:
-    """What this package gains over naive attention, at the longest length that naive reaches."""
+    """The gain over naive attention, at the longest length that naive reaches."""
     compared = frame[(frame.provider == "fused") & frame.speedup_over_naive.notna()]
     lines = []
     for (variant, mode), points in compared.groupby(["variant", "mode"], sort=True):

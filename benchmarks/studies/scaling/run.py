@@ -8,12 +8,18 @@ import pandas as pd
 from rich.console import Console
 
 from ...harness import runner
-from ...harness.point import AttentionPoint
 from ...harness.session import Session, sign_off, write_json
-from ...present import figures as plots
 from ...present import fits
-from ...present import html as report
-from . import analysis, tables
+from ..attention import errors, flops
+from ..attention.point import AttentionPoint
+from . import analysis, pictures, report, tables, theory
+
+CONVENTIONS = {
+    "tflops": flops.CONVENTION,
+    "exponents": fits.TAIL,
+    "max_error_ratio": errors.CONVENTION,
+    "theory": theory.COUNTS,
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def run(grid: ScalingGrid, session: Session) -> None:
     if not rows:
         session.out.print("Nothing was measured.")
         return
-    results = Results(analysis.summarize(rows), fits.fit_rows(rows), origin)
+    results = Results(analysis.summarize(rows), analysis.fit_curves(rows), origin)
     write_outputs(session.folder, results)
     conclude(session.folder, results, session.out)
 
@@ -116,7 +122,7 @@ def write_outputs(folder: Path, results: Results) -> None:
     frame, origin = results.frame, results.provenance
     write_json(folder / "fits.json", results.fitted)
     frame.to_csv(folder / "summary.csv", index=False)
-    plots.draw_all(frame, results.fitted, folder, caption(frame, origin))
+    pictures.draw_all(frame, results.fitted, folder, caption(frame, origin))
     report.write(folder, frame, results.fitted, origin)
 
 

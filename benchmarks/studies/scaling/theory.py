@@ -1,8 +1,8 @@
 """The textbook memory of attention: two n x n matrices, the scores and the weights."""
 
-from rich import box
 from rich.table import Table
 
+from ...present.tables import table
 from ...present.units import size
 
 SEQ_LENS = (512, 2048, 8192, 32768, 131072)
@@ -17,10 +17,12 @@ def relative_cost(n: int) -> float:
     return (n / SEQ_LENS[0]) ** 2
 
 
-def table() -> Table:
-    shown = Table(title=f"Memory of textbook attention: {COUNTS}", box=box.SIMPLE_HEAD)
-    for name in ("sequence length", "memory per head", "relative cost"):
-        shown.add_column(name, justify="right")
+def textbook() -> Table:
+    made = table(
+        f"Memory of textbook attention: {COUNTS}",
+        ("sequence length", "memory per head", "relative cost"),
+        text=(),
+    )
     for n in SEQ_LENS:
-        shown.add_row(f"{n:,}", size(score_matrices_bytes(n)), f"{relative_cost(n):,.0f}")
-    return shown
+        made.add_row(f"{n:,}", size(score_matrices_bytes(n)), f"{relative_cost(n):,.0f}")
+    return made

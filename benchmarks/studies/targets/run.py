@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from rich import box
 from rich.table import Table
 
-from ...harness.point import AttentionPoint
 from ...harness.session import Session, warn_if_disturbed, write_json
 from ...present import fits
+from ..attention import errors, flops
+from ..attention.point import AttentionPoint
 
 SPEED = "speed"
 TIME_EXPONENT = "time exponent"
@@ -20,6 +21,11 @@ COLUMN = {TIME_EXPONENT: "time_ms", MEMORY_EXPONENT: "peak_memory_bytes"}
 LENGTHS = (1024, 2048, 4096, 8192)
 ROUNDS = 3
 WINDOW = "sliding_window:256"
+CONVENTIONS = {
+    "tflops": flops.CONVENTION,
+    "exponents": fits.TAIL,
+    "max_error_ratio": errors.CONVENTION,
+}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 
 import fused_attention
 from benchmarks.harness import provenance
+from benchmarks.studies.scaling.run import CONVENTIONS
 
 FACTS = {"device_name": "Fake H100", "threads": 4, "interop_threads": 2, "capability": "9.0"}
 COMMAND = ["scaling", "--seq-lens", "256..512"]
@@ -24,7 +25,7 @@ def flat(content, prefix=""):
 
 
 def test_a_cpu_run_knows_its_machine_software_code_and_command():
-    found = provenance.collect(COMMAND, "cpu", FACTS, seed=7)
+    found = provenance.collect(COMMAND, "cpu", FACTS, 7, CONVENTIONS)
     assert found["command"] == "python -m benchmarks scaling --seq-lens 256..512"
     assert found["seed"] == 7
     assert found["device_name"] == "Fake H100"
@@ -56,7 +57,7 @@ def test_a_repository_that_merely_surrounds_the_package_is_not_its_commit(monkey
 
 def test_nothing_private_is_stored():
     words = [*COMMAND, "--out", os.path.join(os.path.expanduser("~"), "secret", "results")]
-    text = json.dumps(provenance.collect([*words, f"--out={os.getcwd()}/x"], "cpu", FACTS, 0))
+    text = json.dumps(provenance.collect([*words, f"--out={os.getcwd()}/x"], "cpu", FACTS, 0, {}))
     assert socket.gethostname() not in text or len(socket.gethostname()) < 4
     assert os.path.expanduser("~") + os.sep not in text
     assert os.getcwd() not in text
@@ -139,7 +140,7 @@ def test_a_gpu_run_adds_driver_clocks_and_power(monkeypatch):
     nvml = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    gpu = provenance.collect(COMMAND, "cuda", FACTS, 0)["gpu"]
+    gpu = provenance.collect(COMMAND, "cuda", FACTS, 0, {})["gpu"]
     assert gpu["driver"] == "580.1"
     assert (gpu["sm_mhz"], gpu["memory_mhz"], gpu["power_cap_w"]) == (1980, 3201, 700.0)
     assert gpu["power_w"] == "not readable: Not Supported"
@@ -150,7 +151,7 @@ def test_a_gpu_run_adds_driver_clocks_and_power(monkeypatch):
 
 def test_a_gpu_run_without_nvml_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    gpu = provenance.collect(COMMAND, "cuda", FACTS, 0)["gpu"]
+    gpu = provenance.collect(COMMAND, "cuda", FACTS, 0, {})["gpu"]
     assert gpu["nvml"].startswith("not readable: ")
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.harness.isolate import CannotRun
 from benchmarks.harness.store import NAME, Store
+from benchmarks.studies.attention.point import AttentionPoint
 
 from ..points import row
 
@@ -13,7 +14,7 @@ def opened(tmp_path):
     stores = []
 
     def open_store(**options):
-        stores.append(Store(tmp_path, **options))
+        stores.append(Store(tmp_path, AttentionPoint, **options))
         return stores[-1]
 
     yield open_store

@@ -8,7 +8,7 @@ from benchmarks.harness import timing
 
 
 def test_a_known_duration_is_measured():
-    times = timing.cpu_times(lambda: time.sleep(0.02), repeats=5, cache="warm")
+    times = timing.times(lambda: time.sleep(0.02), "cpu", repeats=5, cache="warm")
     assert len(times) == 5
     assert all(20 <= t < 60 for t in times)
 
@@ -45,16 +45,16 @@ def test_caches_are_flushed_before_every_cold_repeat_and_never_when_warm(monkeyp
     events = []
     monkeypatch.setattr(timing, "FLUSH_BYTES", 2**10)
     monkeypatch.setattr(torch.Tensor, "zero_", lambda self: events.append("flush"))
-    timing.cpu_times(lambda: events.append("call"), repeats=3, cache="cold")
+    timing.times(lambda: events.append("call"), "cpu", repeats=3, cache="cold")
     assert events == ["flush", "call"] * 3
     events.clear()
-    timing.cpu_times(lambda: events.append("call"), repeats=2, cache="warm")
+    timing.times(lambda: events.append("call"), "cpu", repeats=2, cache="warm")
     assert events == ["call"] * 2
 
 
 def test_flushing_is_not_timed(monkeypatch):
     monkeypatch.setattr(timing, "flusher", lambda device, cache: lambda: time.sleep(0.05))
-    assert max(timing.cpu_times(lambda: None, repeats=3, cache="cold")) < 25
+    assert max(timing.times(lambda: None, "cpu", repeats=3, cache="cold")) < 25
 
 
 class FakeEvent:
@@ -87,12 +87,12 @@ def test_cuda_events_enclose_the_call_and_not_the_flush(monkeypatch, repeats):
         time.sleep(0.004)
 
     monkeypatch.setattr(timing, "flusher", lambda device, cache: flush)
-    times = timing.cuda_times(call, repeats, "cold")
+    times = timing.times(call, "cuda", repeats, "cold")
     assert times == [4.0] * len(times)
     assert len(times) == repeats or (not repeats and timing.MIN_REPEATS <= len(times) <= 100)
     assert waits
 
 
 def test_collection_is_on_again_afterwards():
-    timing.cpu_times(lambda: None, repeats=1, cache="warm")
+    timing.times(lambda: None, "cpu", repeats=1, cache="warm")
     assert gc.isenabled()

@@ -22,10 +22,10 @@ from benchmarks.studies.decode import (
     tables,
     worker,
 )
-from benchmarks.studies.decode.points import DecodePoint
+from benchmarks.studies.decode.point import DecodePoint
 
+from ..pictures import assert_loads_nothing, assert_readable
 from ..test_cli import call
-from .scaling.test_pictures import Loads, extents
 
 SMALL = DecodePoint("paged", 2, 40, 16, 2, "float32", 4, 16, "float32", "cpu", 0, 3)
 FILES = {
@@ -262,16 +262,7 @@ def draw(name, example, caption="a caption"):
 @pytest.mark.parametrize("name", ["cost", "traffic"])
 def test_no_text_overlaps_another_or_leaves_the_picture(name, example):
     figure = draw(name, example)
-    figure.canvas.draw()
-    boxes = list(extents(figure))
-    assert len(boxes) > 20
-    for i, (text, box) in enumerate(boxes):
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
-        for other, other_box in boxes[i + 1 :]:
-            overlap = box.padded(-1).overlaps(other_box.padded(-1))
-            assert not overlap, f"{text!r} and {other!r}"
-    plt.close(figure)
+    assert_readable(figure, at_least=20)
 
 
 def test_curves_differ_without_color(example):
@@ -319,10 +310,7 @@ def test_the_report_says_everything_and_loads_nothing(example, tmp_path):
     pictures.draw_cost(curves, laws, tmp_path / "cost", "")
     pictures.draw_traffic(frame, BASE, 20.0, tmp_path / "traffic", "")
     page = report.write(tmp_path, frame, laws, PROVENANCE).read_text()
-    loads = Loads()
-    loads.feed(page)
-    assert len(loads.found) == 3
-    assert all(value.startswith("data:") for _, _, value in loads.found)
+    assert_loads_nothing(page)
     for words in ("float8_e4m3fn", "timeout", "25%", "A &lt;processor&gt; &amp; more"):
         assert words in page
 

@@ -16,11 +16,11 @@ from benchmarks.harness import isolate, timing
 from benchmarks.harness.progress import console
 from benchmarks.harness.store import NAME, Store
 from benchmarks.studies.ops import analysis, pictures, providers, report, run, tables, worker
-from benchmarks.studies.ops.points import OpPoint
+from benchmarks.studies.ops.point import OpPoint
 
 from .. import op_cases as cases
+from ..pictures import assert_loads_nothing, assert_readable
 from ..test_cli import call
-from .scaling.test_pictures import Loads, extents
 
 CASES = cases.__name__
 SMALL = OpPoint("fused", "double", "forward+backward", 32, 64, "float32", "cpu", 0, 3)
@@ -294,7 +294,7 @@ def test_rows_of_another_kind_are_set_aside(tmp_path):
 
     path = tmp_path / NAME
     path.write_text("".join(json.dumps(r) + "\n" for r in (attention_row(), row())))
-    store = Store(tmp_path, kind=OpPoint)
+    store = Store(tmp_path, OpPoint)
     store.close()
     assert [r["provider"] for r in store.rows] == ["fused"] and "op" in store.rows[0]
 
@@ -316,16 +316,7 @@ def example():
 
 def test_no_text_overlaps_another_or_leaves_the_picture(example):
     figure = pictures.draw(example[example["mode"] == "forward"], 12.0, "a caption")
-    figure.canvas.draw()
-    boxes = list(extents(figure))
-    assert len(boxes) > 30
-    for i, (text, box) in enumerate(boxes):
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
-        for other, other_box in boxes[i + 1 :]:
-            overlap = box.padded(-1).overlaps(other_box.padded(-1))
-            assert not overlap, f"{text!r} and {other!r}"
-    plt.close(figure)
+    assert_readable(figure, at_least=30)
 
 
 def test_every_panel_has_every_curve_and_the_copy_line(example):
@@ -365,10 +356,7 @@ def provenance():
 def test_the_report_loads_nothing_and_says_everything(example, tmp_path):
     drawn = pictures.draw_all(example, 12.0, tmp_path, "caption")
     page = report.write(tmp_path, example, drawn, provenance()).read_text()
-    loads = Loads()
-    loads.feed(page)
-    assert len(loads.found) == 3
-    assert all(value.startswith("data:") for _, _, value in loads.found)
+    assert_loads_nothing(page)
     assert "A &lt;processor&gt;" in page and "too &lt;much&gt;" in page
     for word in ("linear_cross_entropy", "oom", "95 % interval", "copy"):
         assert word in page

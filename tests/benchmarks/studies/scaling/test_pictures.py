@@ -1,17 +1,14 @@
 """Plots and report: everything is there, nothing overlaps, nothing is loaded."""
 
 import re
-from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
 import pytest
-from matplotlib.text import Annotation
 
-from benchmarks.present import figures as plots
 from benchmarks.present import fits
-from benchmarks.present import html as report
-from benchmarks.studies.scaling import analysis
+from benchmarks.studies.scaling import analysis, pictures, report
 
+from ...pictures import assert_loads_nothing, assert_readable
 from ...points import row
 
 NS = (256, 512, 1024, 2048, 4096)
@@ -44,40 +41,13 @@ def example_rows():
 @pytest.fixture(scope="module")
 def example():
     rows = example_rows()
-    return analysis.summarize(rows), fits.fit_rows(rows)
-
-
-def texts(figure):
-    found = [*figure.texts]
-    for axes in figure.axes:
-        found += [t for t in axes.texts if t.get_text()]
-        found += [axes.title, axes.xaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    return [text for text in found if text.get_text().strip() and text.get_visible()]
-
-
-def extents(figure):
-    renderer = figure.canvas.get_renderer()
-    for text in texts(figure):
-        box = text
-        if isinstance(text, Annotation):
-            text.update_positions(renderer)
-            box = super(Annotation, text)
-        yield text.get_text(), box.get_window_extent(renderer)
+    return analysis.summarize(rows), analysis.fit_curves(rows)
 
 
 @pytest.mark.parametrize("name", ["time", "memory"])
 def test_no_text_overlaps_another_or_leaves_the_picture(example, name):
-    figure = plots.draw(*example, name, plots.METRICS[name], "a caption")
-    figure.canvas.draw()
-    boxes = list(extents(figure))
-    assert len(boxes) > 30
-    for i, (text, box) in enumerate(boxes):
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
-        for other, other_box in boxes[i + 1 :]:
-            overlap = box.padded(-1).overlaps(other_box.padded(-1))
-            assert not overlap, f"{text!r} and {other!r}"
-    plt.close(figure)
+    figure = pictures.draw(*example, name, pictures.METRICS[name], "a caption")
+    assert_readable(figure, at_least=30)
 
 
 def lines_of(axes):
@@ -95,7 +65,7 @@ def lines_of(axes):
 
 
 def test_curves_differ_without_color(example):
-    figure = plots.draw(*example, "time", plots.METRICS["time"], "")
+    figure = pictures.draw(*example, "time", pictures.METRICS["time"], "")
     for axes in figure.axes:
         looks = lines_of(axes)
         assert len(looks) == 7
@@ -109,20 +79,20 @@ def words(figure):
 
 
 def test_pictures_name_exponents_guides_theory_and_failures(example):
-    memory = words(plots.draw(*example, "memory", plots.METRICS["memory"], ""))
+    memory = words(pictures.draw(*example, "memory", pictures.METRICS["memory"], ""))
     assert "naive  $n^{2.00}$" in memory
     assert "fused sliding_window:256  $n^{1.00}$" in memory
     assert "$n$" in memory and "$n^2$" in memory
     assert any("textbook" in text for text in memory)
     assert "naive: out of memory" in memory
     assert "flex: timed out" in memory
-    time = words(plots.draw(*example, "time", plots.METRICS["time"], ""))
+    time = words(pictures.draw(*example, "time", pictures.METRICS["time"], ""))
     assert not any("textbook" in text for text in time)
     plt.close("all")
 
 
 def test_the_theory_line_is_the_textbook_for_these_heads_and_this_dtype(example):
-    figure = plots.draw(*example, "memory", plots.METRICS["memory"], "")
+    figure = pictures.draw(*example, "memory", pictures.METRICS["memory"], "")
     theory = [2 * n * n * 8 * 4 for n in NS]
     assert any(list(line.get_ydata()) == theory for line in figure.axes[0].lines)
     plt.close(figure)
@@ -139,52 +109,21 @@ def test_the_theory_line_is_the_textbook_for_these_heads_and_this_dtype(example)
     ids=["nothing ran", "one point", "no memory", "someone's own"],
 )
 def test_odd_results_can_be_drawn(rows, tmp_path):
-    plots.draw_all(analysis.summarize(rows), fits.fit_rows(rows), tmp_path, "caption")
+    pictures.draw_all(analysis.summarize(rows), analysis.fit_curves(rows), tmp_path, "caption")
     assert {path.name for path in tmp_path.iterdir()} == {
         *("time.png", "time.svg", "memory.png", "memory.svg")
     }
 
 
-@pytest.mark.parametrize(
-    ("heights", "expected"),
-    [
-        ([], []),
-        ([0.5], [0.5]),
-        ([0.1, 0.9], [0.1, 0.9]),
-        ([0.5, 0.5], [0.45, 0.55]),
-        ([0.5, 0.52, 0.9], [0.46, 0.56, 0.9]),
-        ([0.5, 0.5, 0.56], [0.42, 0.52, 0.62]),
-    ],
-)
-def test_labels_are_spread_no_more_than_needed(heights, expected):
-    assert plots.spread(heights, 0.1) == pytest.approx(expected)
-
-
-class Loads(HTMLParser):
-    """Collects whatever an HTML page would fetch."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def handle_starttag(self, tag, attributes):
-        for name, value in attributes:
-            if name in ("src", "href", "srcset", "data", "poster", "action", "style"):
-                self.found.append((tag, name, value))
-
-
 @pytest.fixture
 def page(example, tmp_path):
     frame, fitted = example
-    plots.draw_all(frame, fitted, tmp_path, "caption")
+    pictures.draw_all(frame, fitted, tmp_path, "caption")
     return report.write(tmp_path, frame, fitted, PROVENANCE).read_text()
 
 
 def test_the_report_loads_nothing(page):
-    loads = Loads()
-    loads.feed(page)
-    assert len(loads.found) == 3
-    assert all(value.startswith("data:") for _, _, value in loads.found)
+    assert_loads_nothing(page)
     outside = re.sub(r'"data:[^"]*"', "", page)
     assert not re.search(r"https?:|//|@import|url\(|<script", outside)
     assert "default-src 'none'" in page

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...harness.point import Measurement
+from ...harness.point import SPEEDUP, TIMES, Measurement
 
 AXES = ("provider", "task", "seq_len")
 TASKS = ("train", "generate")
@@ -21,11 +21,7 @@ class ModelPoint(Measurement):
 
     axes = AXES
     measured_by = "studies.model.worker.measure"
-    numbers = (
-        *("time_ms", "time_ms_p20", "time_ms_p80"),
-        *("naive_ms", "speedup", "speedup_low", "speedup_high"),
-        *("tokens_per_s", "peak_memory_bytes", "loss"),
-    )
+    numbers = (*TIMES, "naive_ms", *SPEEDUP, "tokens_per_s", "peak_memory_bytes", "loss")
 
     provider: str
     task: str

@@ -6,7 +6,7 @@ import torch
 
 from fused_attention.testing import OpProblem
 
-from ...harness.point import Measurement
+from ...harness.point import SPEEDUP, TIMES, Measurement
 
 AXES = ("provider", "op", "mode", "rows", "hidden")
 
@@ -18,8 +18,7 @@ class OpPoint(Measurement):
     axes = AXES
     measured_by = "studies.ops.worker.measure"
     numbers = (
-        *("time_ms", "time_ms_p20", "time_ms_p80", "torch_ms"),
-        *("speedup", "speedup_low", "speedup_high"),
+        *(*TIMES, "torch_ms", *SPEEDUP),
         *("peak_memory_bytes", "gbytes_per_s", "tflops", "max_error_ratio"),
     )
 

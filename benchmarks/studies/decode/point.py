@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...harness.point import Measurement
+from ...harness.point import SPEEDUP, TIMES, Measurement
 
 AXES = ("provider", "batch", "context", "page_size", "group", "kv_dtype")
 KV_DTYPES = ("float16", "bfloat16", "float32", "int8", "float8_e4m3fn")
@@ -15,8 +15,7 @@ class DecodePoint(Measurement):
     axes = AXES
     measured_by = "studies.decode.worker.measure"
     numbers = (
-        *("time_ms", "time_ms_p20", "time_ms_p80", "step_ms", "tokens_per_s"),
-        *("contiguous_ms", "speedup", "speedup_low", "speedup_high"),
+        *(*TIMES, "step_ms", "tokens_per_s", "contiguous_ms", *SPEEDUP),
         *("gbytes_per_s", "peak_memory_bytes", "cache_bytes", "max_error_ratio"),
     )
 
