@@ -2,6 +2,7 @@ import pytest
 
 from benchmarks.harness import options
 from benchmarks.harness.options import BadOption
+from benchmarks.studies.attention import options as attention
 
 
 @pytest.mark.parametrize(
@@ -27,32 +28,35 @@ def test_bad_lengths_name_the_option(text):
 
 
 def test_heads_come_from_the_command_line_then_the_model():
-    llama = options.model("llama3-8b")
-    assert options.heads(None, None, None) == (8, 8)
-    assert options.heads(llama, None, None) == (32, 8)
-    assert options.heads(llama, None, 4) == (32, 4)
-    assert options.heads(llama, 16, None) == (16, 16)
-    assert options.head_dim(llama, None) == 128
-    assert options.head_dim(llama, 64) == 64
+    llama = attention.model("llama3-8b")
+    assert attention.heads(None, None, None) == (8, 8)
+    assert attention.heads(llama, None, None) == (32, 8)
+    assert attention.heads(llama, None, 4) == (32, 4)
+    assert attention.heads(llama, 16, None) == (16, 16)
+    assert attention.head_dim(llama, None) == 128
+    assert attention.head_dim(llama, 64) == 64
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: options.heads(None, 6, 4), "--kv-heads: expected a divisor of --heads 6, got 4"),
-        (lambda: options.heads(None, 0, None), "--heads: expected at least 1, got 0"),
-        (lambda: options.head_dim(None, -3), "--head-dim: expected at least 1, got -3"),
+        (lambda: attention.heads(None, 6, 4), "--kv-heads: expected a divisor of --heads 6, got 4"),
+        (lambda: attention.heads(None, 0, None), "--heads: expected at least 1, got 0"),
+        (lambda: attention.head_dim(None, -3), "--head-dim: expected at least 1, got -3"),
         (lambda: options.seed(2**63), "--seed: expected 0 <= seed"),
         (lambda: options.at_least("--timeout", float("nan"), 1), "--timeout: expected at least 1"),
         (lambda: options.at_least("--timeout", float("inf"), 1), "--timeout: expected at least 1"),
         (lambda: options.dtype("int8"), "--dtype: expected one of float16"),
-        (lambda: options.modes("forward,sideways"), "--mode: expected one of forward"),
-        (lambda: options.model("gpt9"), "--model: expected one of gpt2"),
-        (lambda: options.provider_names("fusd"), "--providers: unknown provider 'fusd'; known: "),
-        (lambda: options.provider_names("a.b:c"), "--providers: cannot load provider 'a.b:c'"),
-        (lambda: options.provider_names("sdpa:fast"), "--providers: unknown provider 'sdpa:fast'"),
-        (lambda: options.variant_specs("causal,x"), "--variants: unknown variant 'x'"),
-        (lambda: options.variant_specs(","), "--variants: expected a comma-separated list"),
+        (lambda: attention.modes("forward,sideways"), "--mode: expected one of forward"),
+        (lambda: attention.model("gpt9"), "--model: expected one of gpt2"),
+        (lambda: attention.provider_names("fusd"), "--providers: unknown provider 'fusd'; known: "),
+        (lambda: attention.provider_names("a.b:c"), "--providers: cannot load provider 'a.b:c'"),
+        (
+            lambda: attention.provider_names("sdpa:fast"),
+            "--providers: unknown provider 'sdpa:fast'",
+        ),
+        (lambda: attention.variant_specs("causal,x"), "--variants: unknown variant 'x'"),
+        (lambda: attention.variant_specs(","), "--variants: expected a comma-separated list"),
         (lambda: options.device("tpu"), "--device: expected one of auto, cpu, cuda, got 'tpu'"),
     ],
 )
