@@ -15,19 +15,14 @@ import psutil
 import fused_attention
 
 PACKAGE = Path(__file__).parent
-MEASURING = (
-    *("harness/errors", "harness/timing", "harness/memory"),
-    *(f"studies/attention/{name}" for name in ("worker", "providers", "inputs")),
-    *("studies/attention/errors", "studies/attention/variants"),
-    *("studies/ops/worker", "studies/ops/providers"),
-    *("studies/decode/worker", "studies/decode/providers", "studies/decode/problem"),
-    "studies/model/worker",
-)
-SOURCES = (
-    *("*.py", "generation/*.py", "models/*.py", "modules/*.py", "ops/*.py", "variants/*.py"),
-    "kernels/*.py",
-    *(f"benchmarks/{name}.py" for name in MEASURING),
-    "testing/*.py",
+# Of the package all but the benchmarks; of these the files that measure. ** follows no symlinks.
+PACKAGE_FILES = ("**/*.py", "kernels/**/*.py")
+MEASURING_FILES = (
+    *(f"benchmarks/harness/{name}.py" for name in ("errors", "memory", "timing")),
+    *(
+        f"benchmarks/studies/**/{name}.py"
+        for name in ("errors", "inputs", "problem", "providers", "variants", "worker")
+    ),
 )
 BUSY_SAMPLE_S = 0.5
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "pandas", "matplotlib")
@@ -49,10 +44,16 @@ def code_digest() -> str:
     """A hash of the source files that a measurement depends on: other code, other results."""
     root = Path(fused_attention.__file__).parent
     digest = hashlib.sha256()
-    for pattern in SOURCES:
-        for path in sorted(root.glob(pattern)):
-            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    for path in measured_files(root):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def measured_files(root: Path) -> list[Path]:
+    """The source files below the package that a measurement depends on."""
+    package = {path for pattern in PACKAGE_FILES for path in root.glob(pattern)}
+    package = {path for path in package if path.relative_to(root).parts[0] != "benchmarks"}
+    return sorted(package | {path for pattern in MEASURING_FILES for path in root.glob(pattern)})
 
 
 def cpu_name() -> str:

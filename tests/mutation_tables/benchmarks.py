@@ -4,6 +4,13 @@ from .mutation import torch
 
 BENCHMARKS = (
     torch(
+        "a digest of the code that does not see nested files",
+        "benchmarks/harness/provenance.py",
+        '("**/*.py", "kernels/**/*.py")',
+        '("*.py", "*/*.py")',
+        "benchmarks/harness/test_provenance.py::test_a_change_in_a_nested_file_*",
+    ),
+    torch(
         "torch always timed second",
         "benchmarks/harness/timing.py",
         "    if number % 2 == 0:\n",

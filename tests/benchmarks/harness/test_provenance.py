@@ -77,18 +77,31 @@ def test_other_code_is_another_fingerprint(monkeypatch, tmp_path):
     assert provenance.code_digest() != first
 
 
+def test_a_change_in_a_nested_file_is_another_fingerprint(monkeypatch, tmp_path):
+    package = tmp_path / "fused_attention"
+    op = package / "ops" / "attention" / "forward.py"
+    op.parent.mkdir(parents=True)
+    op.write_text("x = 1")
+    monkeypatch.setattr(fused_attention, "__file__", str(package / "__init__.py"))
+    first = provenance.code_digest()
+    op.write_text("x = 2")
+    assert provenance.code_digest() != first
+
+
 def test_the_digest_covers_kernels_variants_and_the_measuring_code():
     root = provenance.Path(fused_attention.__file__).parent
-    covered = {
-        path.relative_to(root).as_posix() for s in provenance.SOURCES for path in root.glob(s)
-    }
-    assert {
-        "variants/causal.py",
-        "benchmarks/harness/timing.py",
-        "benchmarks/studies/attention/worker.py",
-    } <= covered
+    covered = {path.relative_to(root).as_posix() for path in provenance.measured_files(root)}
+    assert {"variants/causal.py", "testing/op_case.py"} <= covered
     assert any(path.startswith("kernels/") for path in covered)
-    assert {f"benchmarks/{name}.py" for name in provenance.MEASURING} <= covered
+    studies = "benchmarks/studies"
+    assert {path for path in covered if path.startswith("benchmarks/")} == {
+        *(f"benchmarks/harness/{name}.py" for name in ("errors", "memory", "timing")),
+        *(f"{studies}/attention/{name}.py" for name in ("worker", "providers", "inputs")),
+        *(f"{studies}/attention/{name}.py" for name in ("errors", "variants")),
+        *(f"{studies}/ops/{name}.py" for name in ("worker", "providers")),
+        *(f"{studies}/decode/{name}.py" for name in ("worker", "providers", "problem")),
+        f"{studies}/model/worker.py",
+    }
 
 
 class FakeNvml(types.ModuleType):

@@ -8,10 +8,13 @@ import itertools
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import fused_attention
+from benchmarks.harness.provenance import measured_files
 from benchmarks.studies.model import analysis, pictures, report, run, worker
 from benchmarks.studies.model.point import BASELINE, PROVIDERS, TASKS, ModelPoint
 from fused_attention.models.backends import BACKENDS
@@ -235,12 +238,8 @@ def test_defaults():
 
 
 def test_whatever_the_model_runs_is_part_of_the_fingerprint():
-    from benchmarks.harness.provenance import PACKAGE, SOURCES
-
-    root = PACKAGE.resolve().parents[1] / "fused_attention"
-    files = {
-        path.relative_to(root).as_posix() for pattern in SOURCES for path in root.glob(pattern)
-    }
+    root = Path(fused_attention.__file__).parent
+    files = {path.relative_to(root).as_posix() for path in measured_files(root)}
     for name in (
         "models/gpt.py",
         "generation/generate.py",
