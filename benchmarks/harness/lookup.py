@@ -1,4 +1,4 @@
-"""What a command line may name: an entry of a table, or the user's own."""
+"""Names on the command line: entries of a table, or a user's own as `module:function`."""
 
 import importlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """`table[name]`, or what `module:function` names; ValueError if there is neither."""
+    """`table[name]`, or the object that `module:function` names; ValueError if there is none."""
     if name in table:
         return table[name]
     module, colon, attribute = name.partition(":")

@@ -1,4 +1,4 @@
-"""Live progress: a bar on a terminal, one plain line a point everywhere else."""
+"""Progress of a run: a bar on a terminal, elsewhere one plain line for each point."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,7 +11,7 @@ LOG_WIDTH = 160
 
 
 def console(stderr: bool = False) -> Console:
-    """Wide and plain where there is no terminal, so that logs keep whole tables."""
+    """A console. Without a terminal it is wide and plain, so that logs keep whole tables."""
     plain = Console(stderr=stderr, highlight=False)
     if plain.is_terminal:
         return plain
@@ -21,7 +21,7 @@ def console(stderr: bool = False) -> Console:
 def follow(
     rows: Iterable[dict], total: int, title: Callable[[dict], str], out: Console
 ) -> Iterator[dict]:
-    """Passes rows through and shows them; `title` names the point of a row."""
+    """Yields the rows and shows each; `title` names the point of a row."""
     if not out.is_terminal:
         for number, row in enumerate(rows, 1):
             out.print(f"[{number:>{len(str(total))}}/{total}] {describe(row, title)}", markup=False)

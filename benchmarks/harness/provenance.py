@@ -15,7 +15,8 @@ import psutil
 import fused_attention
 
 PACKAGE = Path(__file__).parent
-# Of the package all but the benchmarks; of these the files that measure. ** follows no symlinks.
+# The package without benchmarks/, and the files of benchmarks/ that measure. kernels/ is a symlink
+# in a checkout, which ** does not follow.
 PACKAGE_FILES = ("**/*.py", "kernels/**/*.py")
 MEASURING_FILES = (
     *(f"benchmarks/harness/{name}.py" for name in ("errors", "memory", "timing")),

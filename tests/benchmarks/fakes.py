@@ -58,7 +58,7 @@ def asks_too_much(workload: Workload) -> PreparedCall:
 
 
 def asks_for_nearly_everything(workload: Workload) -> PreparedCall:
-    """Never touched, so it costs nothing where it is granted."""
+    """The memory is never written, so it takes none where it is granted."""
     return _does(
         lambda: torch.empty(int(0.97 * psutil.virtual_memory().available), dtype=torch.uint8)
     )

@@ -1,4 +1,4 @@
-"""Ops for tests, named as module:name: what the harness must measure or survive."""
+"""Ops that the harness must measure or survive, named as module:name."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ ALLOCATED = 200 * MIB
 
 
 def _traffic(problem: OpProblem, backward: bool) -> int:
-    """Two passes over x, and one more of it backward."""
+    """Two passes over x forward, three backward."""
     return (3 if backward else 2) * problem.rows * problem.hidden * problem.dtype.itemsize
 
 

@@ -25,7 +25,7 @@ def _extents(figure):
 
 
 def assert_readable(figure, at_least: int) -> None:
-    """No text overlaps another or leaves the picture, which has so many texts at least."""
+    """No text overlaps another or leaves the picture, which has more than `at_least` texts."""
     figure.canvas.draw()
     boxes = list(_extents(figure))
     assert len(boxes) > at_least
@@ -52,7 +52,7 @@ class _Loads(HTMLParser):
 
 
 def assert_loads_nothing(page: str) -> None:
-    """The icon and two pictures are in the page itself."""
+    """The page holds its icon and two pictures itself, and fetches nothing."""
     loads = _Loads()
     loads.feed(page)
     assert len(loads.found) == 3

@@ -1,4 +1,4 @@
-"""Adversarial inputs, and what a provider makes of them."""
+"""Adversarial inputs, and the errors of a provider on them."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ EMPTY_BATCH_ENTRY = "key_padding:0:1"
 
 @dataclass(frozen=True)
 class AdversarialInput:
-    """A kind of input: how q, k, v and the output gradient are bent, and at which length."""
+    """A kind of input: its length, how `bend` changes normal inputs, and a further variant."""
 
     help: str
     seq_len: int = 128
@@ -56,7 +56,7 @@ INPUTS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One provider, one variant, every kind of input."""
+    """One provider and one variant, on every kind of input."""
 
     provider: str
     variant: str
@@ -73,7 +73,7 @@ def check(job: Job) -> list[dict]:
 
 
 def _row(job: Job, name: str, kind: AdversarialInput) -> dict:
-    """With gradients where the provider has them, else forward alone."""
+    """Errors with gradients, or of the forward pass alone if the provider has no backward."""
     row = {"provider": job.provider, "variant": job.variant, "inputs": name}
     for mode in ("forward+backward", "forward"):
         try:

@@ -1,4 +1,4 @@
-"""The accuracy run: every provider's error against fp64, on normal and adversarial inputs."""
+"""A run of accuracy: which errors are measured, and how they are written and printed."""
 
 from dataclasses import dataclass
 from pathlib import Path

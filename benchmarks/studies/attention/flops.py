@@ -1,4 +1,4 @@
-"""The floating-point operations an attention call is credited with."""
+"""The floating-point operations of an attention call, by convention."""
 
 from .variants import AttentionShape, Term, visible_pairs
 

@@ -1,4 +1,4 @@
-"""The tensors that are measured, and one evaluation on them."""
+"""The inputs of attention, and the evaluation of a provider on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class AttentionInputs:
         return (self.q, self.k, self.v)
 
     def last_rows(self, count: int) -> "AttentionInputs":
-        """The problem of the last queries alone: masks are aligned with the last key."""
+        """The inputs with the last queries alone. Masks are aligned with the last key."""
         return AttentionInputs(self.q[:, :, -count:], self.k, self.v, self.d_out[:, :, -count:])
 
     def to(self, dtype: torch.dtype) -> "AttentionInputs":
@@ -32,7 +32,7 @@ class AttentionInputs:
 def make_inputs(
     shape: AttentionShape, dtype: torch.dtype, device: str, seed: int
 ) -> AttentionInputs:
-    """Standard normal; never zeros, which some hardware multiplies faster."""
+    """Standard normal inputs. Zeros would not do: some hardware multiplies them faster."""
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(heads, length):
@@ -48,7 +48,7 @@ def make_inputs(
 
 
 def evaluate(call: Callable, inputs: AttentionInputs, gradients: bool) -> tuple[torch.Tensor, ...]:
-    """The output and, if asked for, the gradients of q, k and v."""
+    """The output, and with `gradients` also those of q, k and v."""
     if not gradients:
         with torch.no_grad():
             return (call(*inputs.leaves),)

@@ -1,4 +1,4 @@
-"""The implementations that are compared: one function each.
+"""The implementations of attention that are compared: one function each.
 
 A provider takes a `Workload` and returns what to call, or raises `Unsupported` with the reason. The
 command line takes a user's own provider as `module:function`.
@@ -40,7 +40,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class PreparedCall:
-    """call(q, k, v) -> output. Tensors made ahead (masks) are counted as the provider's memory."""
+    """call(q, k, v) -> output. `tensors`, such as masks, count as memory of the provider."""
 
     call: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     tensors: tuple[torch.Tensor, ...] = ()
@@ -58,7 +58,7 @@ def fused(workload: Workload) -> PreparedCall:
 
 
 def sdpa(workload: Workload, backend: SDPBackend | None = None) -> PreparedCall:
-    """torch's own, with the backend of its choice or one pinned."""
+    """torch's scaled_dot_product_attention, with the backend of its choice or one pinned."""
     if backend in CUDA_ONLY and workload.device != "cuda":
         raise Unsupported(f"SDPA's {backend.name} backend needs CUDA")
     shape = workload.shape
@@ -93,7 +93,7 @@ def _sdpa_mask(workload: Workload) -> torch.Tensor | None:
 
 
 def flex(workload: Workload) -> PreparedCall:
-    """Compiled FlexAttention; its eager form materializes every score and is not a contestant."""
+    """FlexAttention, compiled: its eager form would hold every score."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     if workload.device == "cpu" and workload.mode != "forward":
@@ -132,7 +132,7 @@ def flex(workload: Workload) -> PreparedCall:
 
 
 def _at(args: tuple, *where) -> tuple:
-    """Arguments with 4-D tensors read at one score, as FlexAttention's mods work on scalars."""
+    """Arguments with 4-D tensors read at one score: the mods of FlexAttention take scalars."""
     return tuple(
         arg[tuple(i if n > 1 else 0 for i, n in zip(where, arg.shape, strict=True))]
         if isinstance(arg, torch.Tensor) and arg.ndim == 4

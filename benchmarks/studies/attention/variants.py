@@ -1,4 +1,4 @@
-"""The attention variants a command line can name: one table entry each.
+"""The attention variants of the command line: one table entry each.
 
 A spec is `name[:arg[:arg...]]`, joined by `+` for composition: `causal+softcap:30`.
 """
@@ -63,7 +63,7 @@ def _everything(q, b, shape, *args):
 
 @dataclass(frozen=True)
 class VariantKind:
-    """What the harness must know about one variant.
+    """What the studies must know of a variant.
 
     build(device, shape, *args) makes the variant's value.
     visible(q, b, shape, *args) gives the keys [first, last) that queries q (in key coordinates)
@@ -185,12 +185,12 @@ def _parse_term(text: str) -> Term:
 
 
 def build(terms: tuple[Term, ...], shape: AttentionShape, device: str) -> tuple:
-    """The composition as fused_attention's own values."""
+    """The composition as variants of fused_attention."""
     return tuple(term.kind.build(device, shape, *term.args) for term in terms)
 
 
 def visible_pairs(terms: tuple[Term, ...], shape: AttentionShape) -> int:
-    """How many (query, key) pairs a head computes, summed over the batch."""
+    """The number of (query, key) pairs that a head computes, summed over the batch."""
     q = np.arange(shape.seq_q) + shape.seq_k - shape.seq_q
     total = 0
     for b in range(shape.batch):

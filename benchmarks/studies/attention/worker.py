@@ -17,7 +17,7 @@ TINY = 320
 
 
 def measure(point: AttentionPoint) -> dict:
-    """Peak memory in the first call at this shape, then time, then error."""
+    """Measures the peak memory of the first call at this shape, then time, then error."""
     on_cuda = point.device == "cuda"
     if not on_cuda:
         memory.limit_to_available()

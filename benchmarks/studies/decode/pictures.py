@@ -39,7 +39,7 @@ def draw_traffic(frame, base: DecodePoint, copy: float | None, path: Path, capti
 
 
 def cost(points: pd.DataFrame, laws: list[dict], caption: str):
-    """Two log-log panels: the time of one token, and that of a sequence from its first token."""
+    """Two log-log panels: the time of one token, and of a whole sequence."""
     figure, (one, all_) = plt.subplots(1, 2, figsize=(14.5, 5.4), layout="constrained")
     figures.entitle(figure, "Decoding with and without a cache", caption)
     measured = points[points.status == "ok"]
@@ -76,7 +76,7 @@ def _panel(axes: Axes, points: pd.DataFrame, column: str, exponents: dict, power
 
 
 def traffic(frame: pd.DataFrame, base: DecodePoint, copy: float | None, caption: str):
-    """Bars of GB/s, a panel for each thing that was varied, and the line of a copy."""
+    """Bars of GB/s, one panel for each parameter that was varied, and a line for a copy."""
     figure, panels = plt.subplots(
         1, len(PANELS), figsize=(13.5, 4.2), sharey=True, layout="constrained"
     )
@@ -100,7 +100,7 @@ def traffic(frame: pd.DataFrame, base: DecodePoint, copy: float | None, caption:
 
 
 def _swept_context(measured: pd.DataFrame, base: DecodePoint) -> int:
-    """The context at which most was varied."""
+    """The context at which the other parameters were varied."""
     return int(measured.context.mode().max()) if len(measured) else base.context
 
 

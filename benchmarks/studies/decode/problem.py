@@ -1,4 +1,4 @@
-"""The tensors of a decoding step, and the least memory traffic it can do with."""
+"""The tensors of a decoding step, and the memory traffic that it needs at least."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,15 @@ from .point import DecodePoint
 SCALE_BYTES = 4
 QUANTIZED = ("int8", "float8_e4m3fn")
 BYTES = (
-    "the memory traffic that no implementation avoids: the keys and values of all tokens in the "
-    "dtype they are stored in, and their scales, read once; q read and the output written once"
+    "the memory traffic that every implementation has at least: the keys and values of all tokens, "
+    "in the dtype they are stored in, and their scales, read once; q read and the output written "
+    "once"
 )
 
 
 @dataclass(frozen=True)
 class DecodeProblem:
-    """Everything in the dtype of the model; the last token of each sequence is the new one."""
+    """q, k and v in the dtype of the model; the last token of each sequence is the new one."""
 
     point: DecodePoint
     q: torch.Tensor  # (batch, heads, context + 1, head_dim)
@@ -30,7 +31,7 @@ class DecodeProblem:
 
 
 def make_problem(point: DecodePoint) -> DecodeProblem:
-    """Standard normal numbers; never zeros, which some hardware multiplies faster."""
+    """Standard normal tensors. Zeros would not do: some hardware multiplies them faster."""
     generator = torch.Generator(point.device).manual_seed(point.seed)
     dtype = getattr(torch, point.dtype)
 

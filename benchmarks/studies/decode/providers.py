@@ -1,6 +1,6 @@
-"""Who decodes: one function each, which takes a DecodeProblem and returns what to call.
+"""The ways to decode: one function each, which takes a `DecodeProblem` and returns what to call.
 
-Yours is named on the command line as module:function.
+The command line takes a user's own as `module:function`.
 """
 
 import random
@@ -26,9 +26,9 @@ class PreparedCache:
     """A cache that holds the context.
 
     call: writes the keys and values of the new tokens and returns their attention,
-        (batch, heads, 1, head_dim); may be repeated.
-    cache_bytes: what the cache occupies.
-    step_ms: what a token costs beside, once for all layers.
+        (batch, heads, 1, head_dim). It can be repeated.
+    cache_bytes: the size of the cache.
+    step_ms: the time that a token takes outside the call, once for all layers.
     """
 
     call: Callable[[], torch.Tensor]
@@ -37,7 +37,7 @@ class PreparedCache:
 
 
 def paged(problem: DecodeProblem) -> PreparedCache:
-    """This package's, with pages in no order, as after many sequences have come and gone."""
+    """The cache of this package, its pages shuffled, as after many sequences were freed."""
     point = problem.point
     length = point.context + 1
     pages = -(-length // point.page_size)
@@ -102,7 +102,7 @@ def contiguous(problem: DecodeProblem) -> PreparedCache:
 
 
 def recompute(problem: DecodeProblem) -> PreparedCache:
-    """No cache: causal attention of every token.  Projecting them again is not even counted."""
+    """No cache: causal attention of all tokens, without the time to project them again."""
     grouped = problem.point.group > 1
 
     def call():

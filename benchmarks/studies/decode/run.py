@@ -1,4 +1,4 @@
-"""The run over decoding: which points, and what is written and printed about them."""
+"""A run of decoding: which points it measures, what it writes and prints."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ PROVIDERS = (OURS, BASELINE, WITHOUT)
 
 @dataclass(frozen=True)
 class DecodeDefaults:
-    """What is measured on a device when nothing is asked for; the first of each is the base."""
+    """What is measured on a device by default; the first of each tuple is the base."""
 
     contexts: tuple[int, ...]
     batches: tuple[int, ...]
@@ -60,10 +60,10 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class DecodeGrid:
-    """What to measure; what is left out means the device's defaults.
+    """What to measure. None means the defaults of the device.
 
-    Every context at the first batch, page size, group and dtype; and at `sweep_at` whatever else
-    is named, one thing changed at a time.
+    The curves are every context at the first batch, page size, group and dtype. The other values
+    are measured at the context `sweep_at`, one parameter changed at a time.
     """
 
     device: str
@@ -88,7 +88,7 @@ class DecodeGrid:
         return runner.interleaved(dict.fromkeys(points), self.seed)
 
     def base(self) -> DecodePoint:
-        """What the curves against the context have in common, at their first context."""
+        """The first point of the curve of the paged cache: others change a parameter of it."""
         known = DEFAULTS[self.device]
         return DecodePoint(
             provider=OURS,
@@ -129,12 +129,12 @@ class DecodeGrid:
 
 
 def sweep_at(contexts: tuple[int, ...]) -> int:
-    """The context at which other things are varied: the second longest, for they get large."""
+    """The context at which other parameters are varied: the second longest, to save time."""
     return sorted(contexts)[-2:][0]
 
 
 def _of_provider(problem: DecodePoint, provider: str) -> DecodePoint | None:
-    """The problem as a provider sees it; None where it would be one that it has seen already."""
+    """The problem for a provider; None if it differs in nothing that the provider uses."""
     if provider in (BASELINE, WITHOUT):
         if problem.kv_dtype != problem.dtype:
             return None

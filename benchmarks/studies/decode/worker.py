@@ -28,7 +28,7 @@ ERROR = "max |x - fp64| over max |naive - fp64|, naive attention in the model's 
 
 @torch.no_grad()
 def measure(point: DecodePoint) -> dict:
-    """Peak memory, then time in turns with a contiguous cache, then error."""
+    """Measures peak memory, then time in turns with a contiguous cache, then error."""
     on_cuda = point.device == "cuda"
     if not on_cuda:
         memory.limit_to_available()

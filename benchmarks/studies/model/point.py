@@ -17,7 +17,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class ModelPoint(Measurement):
-    """A training step on `batch` sequences of seq_len tokens, or new tokens after as many."""
+    """A training step on `batch` sequences of `seq_len` tokens, or generation after them."""
 
     axes = AXES
     measured_by = "studies.model.worker.measure"

@@ -1,4 +1,4 @@
-"""The run over whole models: which points, and what is written and printed about them."""
+"""A run of whole models: which points it measures, what it writes and prints."""
 
 import itertools
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CONVENTIONS = {
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """What is measured on a device when nothing is asked for."""
+    """What is measured on a device by default."""
 
     seq_lens: tuple[int, ...]
     batch: int
@@ -36,7 +36,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class ModelGrid:
-    """What to measure; what is left out means the device's defaults."""
+    """What to measure. None means the defaults of the device."""
 
     device: str
     providers: tuple[str, ...] | None

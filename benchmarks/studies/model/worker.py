@@ -33,7 +33,7 @@ SPEEDUP = (
 
 
 def measure(point: ModelPoint) -> dict:
-    """Peak memory in the first call at this length, then time in turns with naive attention."""
+    """Measures peak memory of the first call at this length, then time in turns with naive."""
     on_cuda = point.device == "cuda"
     if not on_cuda:
         memory.limit_to_available()
@@ -69,7 +69,7 @@ def make_model(point: ModelPoint) -> GPT:
 
 
 def make_tokens(point: ModelPoint) -> torch.Tensor:
-    """(batch, seq_len + 1)."""
+    """Random tokens, (batch, seq_len + 1)."""
     generator = torch.Generator().manual_seed(point.seed)
     vocabulary, shape = SHAPES[point.shape]["vocab_size"], (point.batch, point.seq_len + 1)
     return torch.randint(vocabulary, shape, generator=generator).to(point.device)

@@ -16,7 +16,7 @@ from .tables import in_order
 
 @dataclass(frozen=True)
 class Look:
-    """Curves that coincide stay visible: each marker is smaller than the one drawn before it."""
+    """The look of a curve. Markers shrink in the order of drawing, so that equal curves show."""
 
     color: str
     marker: str
@@ -78,7 +78,7 @@ def draw(points: pd.DataFrame, copy: float | None, caption: str):
 
 
 def _curves(points: pd.DataFrame) -> list[str]:
-    """The ops measured at several sizes; all, if none is."""
+    """The ops that were measured at several sizes, or all if none was."""
     sizes = points.groupby("op").hidden.nunique()
     return sorted(sizes.index[sizes > 1] if (sizes > 1).any() else sizes.index)
 
@@ -99,7 +99,7 @@ def _panel(axes: Axes, points: pd.DataFrame, providers: list[str], copy: float |
 
 
 def _traffic_axis(axes: Axes) -> None:
-    """Room above and below, and plain numbers: decades, or 1, 2 and 5 where there are few."""
+    """Room above and below; ticks at powers of ten, and at 2 and 5 times these if few fit."""
     found = [y for line in axes.lines for y in line.get_ydata()]
     low, high = min(found, default=1.0) / ROOM, max(found, default=1.0) * ROOM
     steps = (1, 2, 5) if high / low < FEW_DECADES else (1,)

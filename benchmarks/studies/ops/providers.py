@@ -1,4 +1,4 @@
-"""Who computes an op: one function each, which takes an `OpCase` and its `OpProblem`.
+"""The implementations of an op: one function each, which takes an `OpCase` and its `OpProblem`.
 
 It returns what to call on the case's inputs, or raises Unsupported with the reason.
 """

@@ -1,4 +1,4 @@
-"""The run over the ops: which points, and what is written and printed about them."""
+"""A run of the ops: which points it measures, what it writes and prints."""
 
 import itertools
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class OpsDefaults:
-    """What is measured on a device when nothing is asked for."""
+    """What is measured on a device by default."""
 
     sizes: Sizes
     dtype: str
-    own: dict[str, Sizes]  # of the ops that have a vocabulary
+    own: dict[str, Sizes]  # ops with sizes of their own: those that have a vocabulary
 
     def of(self, op: str) -> Sizes:
-        """The sizes of an op; of the form of another the largest alone."""
+        """The sizes of an op. A form of another op is measured at the largest alone."""
         if op in self.own:
             return self.own[op]
         plain = plain_form(op)
@@ -71,7 +71,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class OpsGrid:
-    """What to measure; what is left out means the device's defaults."""
+    """What to measure. None means the defaults of the device."""
 
     device: str
     ops: tuple[str, ...] | None
@@ -108,7 +108,7 @@ class OpsGrid:
 
 
 def default_providers(device: str, op: str) -> tuple[str, ...]:
-    """Liger where it could run; on a CPU, where compiling takes its time, of plain forms only."""
+    """Providers that can run. On a CPU, compile is slow and measures plain forms only."""
     liger = ("liger",) if device == "cuda" and has_liger() else ()
     compiled = ("compile",) if device == "cuda" or plain_form(op) is None else ()
     return (BASELINE, *compiled, *liger, OURS)

@@ -17,8 +17,8 @@ COMPARED = 2**20
 WARM_UP_ROWS = 64
 OUT_STREAM = 100
 BYTES = (
-    "the memory traffic that no implementation avoids: every input read and every output written "
-    "once, whatever else is moved"
+    "the memory traffic that every implementation has at least: each input read once and each "
+    "output written once"
 )
 ERROR = (
     "max |x - fp64| over max |torch - fp64|, torch in the same dtype: the worst of outputs and "
@@ -56,7 +56,7 @@ class Task:
 
 
 def measure(point: OpPoint) -> dict:
-    """Peak memory, then time in turns with torch eager, then error."""
+    """Measures peak memory, then time in turns with torch eager, then error."""
     on_cuda = point.device == "cuda"
     if not on_cuda:
         memory.limit_to_available()

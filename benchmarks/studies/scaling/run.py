@@ -1,11 +1,9 @@
-"""The scaling run: which points, and what is written and printed about them."""
+"""A run of scaling: which points it measures, what it writes and prints."""
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from ...harness import runner
 from ...harness.session import Session, sign_off, write_json
@@ -24,7 +22,7 @@ CONVENTIONS = {
 
 @dataclass(frozen=True)
 class ScalingDefaults:
-    """What is measured on a device when nothing is asked for."""
+    """What is measured on a device by default."""
 
     curves: tuple[tuple[str, str], ...]
     seq_lens: tuple[int, ...]
@@ -55,7 +53,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class ScalingGrid:
-    """What to measure; providers and variants left out mean the device's default curves."""
+    """What to measure. None means the defaults of the device."""
 
     device: str
     providers: tuple[str, ...] | None
@@ -99,31 +97,19 @@ class ScalingGrid:
         return runner.interleaved(points, self.seed)
 
 
-@dataclass(frozen=True)
-class Results:
-    """A finished run: its comparable rows, what they say, and where they came from."""
-
-    frame: pd.DataFrame
-    fitted: list[dict]
-    provenance: dict
-
-
 def run(grid: ScalingGrid, session: Session) -> None:
     rows, origin = session.run(grid.points())
     if not rows:
         session.out.print("Nothing was measured.")
         return
-    results = Results(analysis.summarize(rows), analysis.fit_curves(rows), origin)
-    write_outputs(session.folder, results)
-    conclude(session.folder, results, session.out)
-
-
-def write_outputs(folder: Path, results: Results) -> None:
-    frame, origin = results.frame, results.provenance
-    write_json(folder / "fits.json", results.fitted)
+    frame, fitted = analysis.summarize(rows), analysis.fit_curves(rows)
+    folder, out = session.folder, session.out
+    write_json(folder / "fits.json", fitted)
     frame.to_csv(folder / "summary.csv", index=False)
-    pictures.draw_all(frame, results.fitted, folder, caption(frame, origin))
-    report.write(folder, frame, results.fitted, origin)
+    pictures.draw_all(frame, fitted, folder, caption(frame, origin))
+    report.write(folder, frame, fitted, origin)
+    tables.print_summary(out, frame, fitted)
+    sign_off(folder, origin, out)
 
 
 def caption(frame: pd.DataFrame, origin: dict) -> str:
@@ -136,9 +122,3 @@ def caption(frame: pd.DataFrame, origin: dict) -> str:
         f"{origin['device_name']}, batch {point['batch']}, {heads} of {point['head_dim']}, "
         f"{point['dtype']}, {modes}"
     )
-
-
-def conclude(folder: Path, results: Results, out: Console) -> None:
-    """Prints what was found and how to find it again."""
-    tables.print_summary(out, results.frame, results.fitted)
-    sign_off(folder, results.provenance, out)

@@ -1,4 +1,4 @@
-"""Whatever becomes of a child process is a typed outcome."""
+"""Every end of a child process is a typed outcome."""
 
 import time
 from multiprocessing import forkserver

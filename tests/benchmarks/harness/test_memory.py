@@ -1,4 +1,4 @@
-"""The memory that is reported is the memory that was allocated."""
+"""The reported peak is the memory that was allocated."""
 
 import sys
 from dataclasses import replace

@@ -105,7 +105,7 @@ def test_the_digest_covers_kernels_variants_and_the_measuring_code():
 
 
 class FakeNvml(types.ModuleType):
-    """NVML on a card that does not tell its power."""
+    """NVML on a GPU that does not report its power."""
 
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
 

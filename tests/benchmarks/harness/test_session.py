@@ -18,7 +18,7 @@ POINTS = [replace(SMALL, provider=p, seq_len=n) for n in (16, 32, 64) for p in (
 
 
 class Killed(BaseException):
-    """What a Ctrl-C or worse looks like from inside a run."""
+    """Stands for whatever ends a run, such as Ctrl-C."""
 
 
 def stored(session):

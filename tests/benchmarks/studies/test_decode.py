@@ -1,4 +1,4 @@
-"""`python -m benchmarks decode`: what is measured, what is said about it, what is drawn.
+"""`python -m benchmarks decode`: what is measured, reported and drawn.
 
 Seen failing on: the new token not counted, a rival in the stored dtype, page sizes measured for a
 cache without pages, totals by the trapezoid rule, the prompt's first tokens compared.

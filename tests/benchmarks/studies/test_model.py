@@ -1,4 +1,4 @@
-"""`python -m benchmarks model`: what is measured, what is said about it, what is drawn.
+"""`python -m benchmarks model`: what is measured, reported and drawn.
 
 Seen failing on: the prompt counted among the generated tokens, a rival of the other task as the
 base of a speed-up, attention that is always fused.

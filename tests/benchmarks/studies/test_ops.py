@@ -1,4 +1,4 @@
-"""`python -m benchmarks ops`: what is measured, what is said about it, what is drawn.
+"""`python -m benchmarks ops`: what is measured, reported and drawn.
 
 Seen failing on: torch always timed second, the gradient of one output compared alone, a verdict on
 the median alone, panels that are hidden but not removed.
@@ -18,11 +18,11 @@ from benchmarks.harness.store import NAME, Store
 from benchmarks.studies.ops import analysis, pictures, providers, report, run, tables, worker
 from benchmarks.studies.ops.point import OpPoint
 
-from .. import op_cases as cases
+from .. import op_cases
 from ..pictures import assert_loads_nothing, assert_readable
 from ..test_cli import call
 
-CASES = cases.__name__
+CASES = op_cases.__name__
 SMALL = OpPoint("fused", "double", "forward+backward", 32, 64, "float32", "cpu", 0, 3)
 MODES = ("forward", "forward+backward")
 
@@ -68,9 +68,9 @@ def test_whoever_drops_elements_drops_the_same(monkeypatch):
 def test_errors_of_large_problems_are_measured_on_some_rows(monkeypatch):
     monkeypatch.setattr(worker, "COMPARED", 64 * 8)
     seen = []
-    whole = cases.double.make_inputs
-    spying = replace(cases.double, make_inputs=lambda p: seen.append(p.rows) or whole(p))
-    monkeypatch.setattr(cases, "spying", spying, raising=False)
+    whole = op_cases.double.make_inputs
+    spying = replace(op_cases.double, make_inputs=lambda p: seen.append(p.rows) or whole(p))
+    monkeypatch.setattr(op_cases, "spying", spying, raising=False)
     measured("spying", monkeypatch)
     assert seen[-1] == 8 and 32 in seen
 
@@ -102,17 +102,17 @@ def test_memory_is_that_of_the_provider():
     hungry = outcome(op=f"{CASES}:hungry").value
     rival = outcome(op=f"{CASES}:hungry", provider="torch").value
     assert (
-        cases.ALLOCATED - cases.MIB
+        op_cases.ALLOCATED - op_cases.MIB
         <= hungry["peak_memory_bytes"]
-        < cases.ALLOCATED + 20 * cases.MIB
+        < op_cases.ALLOCATED + 20 * op_cases.MIB
     )
-    assert rival["peak_memory_bytes"] < 20 * cases.MIB
+    assert rival["peak_memory_bytes"] < 20 * op_cases.MIB
 
 
 def test_liger_says_why_not(monkeypatch):
     refused = outcome(provider="liger")
     assert (refused.status, refused.reason) == ("unsupported", "Liger has no double")
-    known = replace(cases.double, liger=cases.double.op)
+    known = replace(op_cases.double, liger=op_cases.double.op)
     problem = SMALL.problem
     monkeypatch.setattr(providers, "has_liger", lambda: False)
     with pytest.raises(isolate.Unsupported, match="liger_kernel is not installed"):
@@ -127,8 +127,8 @@ def test_liger_says_why_not(monkeypatch):
 def test_compile_compiles(monkeypatch):
     seen = []
     monkeypatch.setattr(torch, "compile", lambda f, dynamic: seen.append(f) or f)
-    assert providers.compiled(cases.double, SMALL.problem).compiled
-    assert seen == [cases.double.reference]
+    assert providers.compiled(op_cases.double, SMALL.problem).compiled
+    assert seen == [op_cases.double.reference]
 
 
 def test_rivals_take_turns_in_going_first():

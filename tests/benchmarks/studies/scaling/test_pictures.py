@@ -1,4 +1,4 @@
-"""Plots and report: everything is there, nothing overlaps, nothing is loaded."""
+"""Pictures and report of scaling: complete, readable, and self-contained."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_no_text_overlaps_another_or_leaves_the_picture(example, name):
 
 
 def lines_of(axes):
-    """What tells two curves apart in grayscale."""
+    """The looks of the curves, without their colors."""
     return [
         (
             line.get_marker(),
