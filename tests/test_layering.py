@@ -4,6 +4,8 @@ Only models and visualize use reference.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,16 @@ MAY_IMPORT = {
     "models": {"generation", "integrations", "modules", "ops", "reference", "variants"},
     "visualize": {"models", "reference"},
     "integrations": {"modules", "ops", "cache", "variants"},
+    "testing": {"__init__"},
 }
 # These stand outside the order: they see the whole package, and the package never sees them.
 FREE = {"__init__", "benchmarks"}
+# The floors of the benchmarks, and the studies, which share only the floors and `attention`.
+FLOORS = {
+    "present": {"present"},
+    "harness": {"harness", "present"},
+    "studies": {"harness", "present", "studies"},
+}
 # Every other file of the package is a leaf: all but kernels may use it, and it uses only leaves.
 LEAVES = {path.stem for path in (ROOT / PACKAGE).glob("*.py")} - set(MAY_IMPORT) - FREE
 # Named like our folders, these are other people's packages when imported from the top.
@@ -55,6 +64,16 @@ def imported_names(source, module):
             yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
 
 
+def floor_violated(module, name):
+    """Whether a module of the benchmarks imports from a floor above it, or from another study."""
+    here, there = module.split(".")[1:], name.split(".")[1:]
+    if here[0] != "benchmarks" or there[:1] != ["benchmarks"] or here[1] not in FLOORS:
+        return False
+    if there[1] not in FLOORS[here[1]]:
+        return True
+    return there[1] == here[1] == "studies" and there[2] not in (here[2], "attention")
+
+
 def violations(source, path):
     """What the file at ``path`` imports against the order of dependencies, one sentence each."""
     module = module_name(path)
@@ -65,6 +84,8 @@ def violations(source, path):
         top, target = name.split(".")[0], part_of(name)
         if top in FOREIGN:
             found.append(f"{path}:{line}: {name!r} is not ours once installed: import relatively")
+        elif floor_violated(module, name):
+            found.append(f"{path}:{line}: {module!r} must not import {name!r}")
         elif top == PACKAGE and part not in FREE and target not in allowed:
             found.append(f"{path}:{line}: {part} must not import {name!r}")
     return found
@@ -78,6 +99,11 @@ def sources():
 def test_dependencies_point_one_way():
     found = [text for path in sources() for text in violations((ROOT / path).read_text(), path)]
     assert not found, "\n".join(found)
+
+
+def test_importing_the_package_does_not_import_its_testing():
+    code = "import sys, fused_attention; sys.exit('fused_attention.testing' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_every_part_is_read():
@@ -105,7 +131,14 @@ def test_every_part_is_read():
         ("fused_attention/__init__.py", "import kernels"),
         ("fused_attention/_triton.py", "from .ops import attention"),
         ("fused_attention/novelty/deep.py", "from ..variants import causal"),
-        ("benchmarks/cli.py", "from benchmarks.fits import fit"),
+        ("benchmarks/cli.py", "from benchmarks.present.fits import fit"),
+        ("fused_attention/testing/gelu.py", "from ..benchmarks import timing"),
+        ("benchmarks/present/tables.py", "from ..harness import timing"),
+        ("benchmarks/harness/store.py", "from ..studies.attention.point import AttentionPoint"),
+        ("benchmarks/studies/decode/worker.py", "from ..ops import worker"),
+        ("benchmarks/studies/attention/worker.py", "from ..scaling.theory import textbook"),
+        ("fused_attention/testing/gelu.py", "from tests import op_budget"),
+        ("fused_attention/ops/gelu.py", "from ..testing import CASES"),
     ],
 )
 def test_a_violation_is_found(path, source):
@@ -122,7 +155,14 @@ def test_a_violation_is_found(path, source):
         ("fused_attention/ops/deeper/tiles.py", "from ...kernels.hooks import bounds"),
         ("fused_attention/ops/__init__.py", "from .attention import attention"),
         ("fused_attention/__init__.py", "from . import reference\nfrom .ops import attention"),
-        ("benchmarks/providers.py", "import fused_attention as fa\nfrom . import fits"),
+        (
+            "benchmarks/studies/attention/providers.py",
+            "import fused_attention as fa\nfrom . import flops",
+        ),
+        ("fused_attention/testing/gelu.py", "import fused_attention as fa\nfrom . import op_case"),
+        ("benchmarks/harness/progress.py", "from ..present.units import size\nfrom . import store"),
+        ("benchmarks/studies/targets/run.py", "from ...present import fits\nfrom . import table"),
+        ("benchmarks/studies/scaling/run.py", "from ..attention import errors"),
     ],
 )
 def test_what_is_allowed_passes(path, source):

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.cases import CASES, Case, Problem
+from fused_attention.testing import CASES, OpCase, OpProblem
 
 from . import compiler
 
 ROWS = 33
 
 
-class OpProblem(NamedTuple):
+class CompiledProblem(NamedTuple):
     """A case at a hidden size: its launches are compiled, for every target."""
 
     op: str
@@ -28,7 +28,7 @@ class OpProblem(NamedTuple):
         return f"{self.op}-{self.dtype}-h{self.hidden}"
 
     @property
-    def case(self) -> Case:
+    def case(self) -> OpCase:
         (case,) = (case for case in CASES if case.name == self.op)
         return case
 
@@ -41,7 +41,7 @@ class OpProblem(NamedTuple):
 class Launched(NamedTuple):
     """The kernel of a problem that is launched at ``position``."""
 
-    problem: OpProblem
+    problem: CompiledProblem
     kernel: str
     position: int
 
@@ -49,23 +49,25 @@ class Launched(NamedTuple):
         return f"{self.problem}: {self.kernel}"
 
 
-def problems(target: str) -> list[OpProblem]:
+def problems(target: str) -> list[CompiledProblem]:
     """bf16 at a size that fits in a tile and at the largest; on sm_90 also fp32 and ragged ends."""
     table = []
     for case in CASES:
         even = [size for size in case.sizes if size % 16 == 0]
         short = min(8192, max(even))
-        table += [OpProblem(case.name, "bfloat16", size) for size in sorted({short, max(even)})]
+        table += [
+            CompiledProblem(case.name, "bfloat16", size) for size in sorted({short, max(even)})
+        ]
         if target == "sm_90":
             odd = max((size for size in case.sizes if size % 16 and size <= 4096), default=short)
-            table.append(OpProblem(case.name, "float32", odd))
+            table.append(CompiledProblem(case.name, "float32", odd))
     return table
 
 
-def launches(problem: OpProblem, target: str, rows: int = ROWS):
+def launches(problem: CompiledProblem, target: str, rows: int = ROWS):
     """What the forward and backward of a problem launch: (kernel, arguments, keywords)."""
     inputs = problem.case.make_inputs(
-        Problem(rows, problem.hidden, getattr(torch, problem.dtype), "cpu")
+        OpProblem(rows, problem.hidden, getattr(torch, problem.dtype), "cpu")
     )
     inputs = [x.requires_grad_() if x.is_floating_point() else x for x in inputs]
     with as_if_on(target), compiler.recorded_launches() as found:
@@ -90,7 +92,7 @@ def as_if_on(target: str):
         backend.uses_triton, tuning.architecture = before
 
 
-def jobs(problems: list[OpProblem], target: str) -> list[tuple[Launched, str]]:
+def jobs(problems: list[CompiledProblem], target: str) -> list[tuple[Launched, str]]:
     """Every kernel that the problems launch; what compiles to the same stands there once."""
     found = {}
     for problem in problems:

@@ -94,7 +94,7 @@ def complaints_of_op(report: compiler.Report) -> list[str]:
 
 def test_complaints_of_ops_are_raised():
     def report(hidden, **found):
-        problem = ops.OpProblem("layer_norm", "bfloat16", hidden)
+        problem = ops.CompiledProblem("layer_norm", "bfloat16", hidden)
         launched = ops.Launched(problem, "_norm_forward_kernel", 0)
         return compiler.Report(launched, "sm_90", **found)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.campaign import Campaign
-from benchmarks.runner import Machine, find_machine
+from benchmarks.harness.runner import Machine, find_machine
+from benchmarks.harness.session import Session
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,10 +26,10 @@ def machine():
 
 
 @pytest.fixture
-def campaign(machine, tmp_path):
+def session(machine, tmp_path):
     """A run into a fresh folder, silent."""
     quiet = Console(quiet=True)
-    return Campaign(tmp_path, machine, ["scaling", "--out", "results"], quiet, timeout=60.0)
+    return Session(tmp_path, machine, ["scaling", "--out", "results"], quiet, timeout=60.0)
 
 
 @pytest.fixture

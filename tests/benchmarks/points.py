@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from benchmarks.points import Point
+from benchmarks.studies.attention.point import AttentionPoint
 
 FAKES = f"{__package__}.fakes"
-SMALL = Point(
+SMALL = AttentionPoint(
     provider="naive",
     variant="full",
     mode="forward",
@@ -22,7 +22,7 @@ SMALL = Point(
 )
 
 
-def fake(name: str, **changes) -> Point:
+def fake(name: str, **changes) -> AttentionPoint:
     return replace(SMALL, provider=f"{FAKES}:{name}", **changes)
 
 

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from benchmarks import __main__ as entry
-from benchmarks import options, scaling
-from benchmarks.store import NAME
+from benchmarks.harness.store import NAME
+from benchmarks.studies.attention import options as attention
+from benchmarks.studies.scaling import run as scaling
 
 from .points import FAKES
 
@@ -43,7 +44,7 @@ def call(monkeypatch, *words):
         (["scaling", "--bogus"], "--bogus"),
         (["accuracy", "--heads", "0"], "--heads"),
         (["accuracy", "--variants", ""], "--variants"),
-        (["bars", "--seed", "-1"], "--seed"),
+        (["targets", "--seed", "-1"], "--seed"),
         (["gpu", "--budget", "0"], "--budget"),
         (["nonsense"], "nonsense"),
     ],
@@ -78,7 +79,7 @@ def test_gpu_refuses_where_there_is_no_device(monkeypatch, capsys):
     assert "finds no CUDA device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["scaling", "decode", "accuracy", "bars", "gpu", "theory"])
+@pytest.mark.parametrize("command", ["scaling", "decode", "accuracy", "targets", "gpu", "theory"])
 def test_help_explains(command, monkeypatch, capsys):
     assert call(monkeypatch, command, "--help") == 0
     assert "--help" in capsys.readouterr().out
@@ -147,12 +148,12 @@ def test_an_interrupt_leaves_a_folder_that_can_be_resumed(cli, monkeypatch, caps
 
 
 def test_a_model_sets_the_shape():
-    gpt2 = options.model("gpt2")
+    gpt2 = attention.model("gpt2")
     assert (gpt2.heads, gpt2.head_dim, gpt2.variant) == (12, 64, "causal")
-    llama = options.model("llama3-8b")
+    llama = attention.model("llama3-8b")
     assert (llama.heads, llama.kv_heads, llama.head_dim, llama.variant) == (32, 8, 128, "causal")
-    assert options.model("bert-base").variant == options.model("vit-b16").variant == "full"
-    assert 197 in options.model("vit-b16").seq_lens
+    assert attention.model("bert-base").variant == attention.model("vit-b16").variant == "full"
+    assert 197 in attention.model("vit-b16").seq_lens
 
 
 def grid(**changes):
@@ -171,7 +172,7 @@ def grid(**changes):
         "repeats": 0,
         "cache": "cold",
     }
-    return scaling.Grid(**{**content, **changes})
+    return scaling.ScalingGrid(**{**content, **changes})
 
 
 def curves(points):

@@ -1,4 +1,4 @@
-"""How wrong a fused op may be: the one place that says so, for any `Case`.
+"""How wrong a fused op may be: the one place that says so, for any `OpCase`.
 
     max |x - exact|  <=  2 * max |naive - exact|  +  max(band)
 
@@ -21,19 +21,19 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.cases import Case, Problem
+from fused_attention.testing import OpCase, OpProblem
 
 from .budget import distance, largest
 from .support import poisoned
 
 DRAWS = 4
-UPSTREAM = 900  # the stream of Problem.normal for gradients of the first output
+UPSTREAM = 900  # the stream of OpProblem.normal for gradients of the first output
 
 
 class Question(NamedTuple):
     """A case at given values: its inputs, and the upstream gradient of each output."""
 
-    case: Case
+    case: OpCase
     inputs: tuple
     upstream: tuple
 
@@ -49,7 +49,7 @@ class Question(NamedTuple):
         return Question(self.case, inputs, upstream)
 
 
-def ask(case: Case, problem: Problem, bend=None) -> Question:
+def ask(case: OpCase, problem: OpProblem, bend=None) -> Question:
     """The question of a problem; ``bend`` changes the floating inputs that have rows."""
     inputs = case.make_inputs(problem)
     if bend is not None:

@@ -4,31 +4,38 @@ from .mutation import torch
 
 BENCHMARKS = (
     torch(
+        "a digest of the code that does not see nested files",
+        "benchmarks/harness/provenance.py",
+        '("**/*.py", "kernels/**/*.py")',
+        '("*.py", "*/*.py")',
+        "benchmarks/harness/test_provenance.py::test_a_change_in_a_nested_file_*",
+    ),
+    torch(
         "torch always timed second",
-        "benchmarks/timing.py",
+        "benchmarks/harness/timing.py",
         "    if number % 2 == 0:\n",
         "    if True:\n",
-        "benchmarks/test_ops.py::test_rivals_take_turns_in_going_first",
+        "benchmarks/studies/test_ops.py::test_rivals_take_turns_in_going_first",
     ),
     torch(
         "a model that is its own rival",
-        "benchmarks/model/worker.py",
+        "benchmarks/studies/model/worker.py",
         "for attention in (point.provider, BASELINE)",
         "for attention in (point.provider, point.provider)",
-        "benchmarks/test_model.py::test_time_is_beside_that_of_naive_attention_in_turns",
+        "benchmarks/studies/test_model.py::test_time_is_beside_that_of_naive_attention_in_turns",
     ),
     torch(
         "the gradient of one output compared alone",
-        "benchmarks/ops/worker.py",
+        "benchmarks/studies/ops/worker.py",
         "torch.autograd.grad(outs, leaves, self.d_outs)",
         "torch.autograd.grad(outs[-1:], leaves, self.d_outs[-1:])",
-        "benchmarks/test_ops.py::test_a_wrong_op_stands_out[wrong_gradient_of_sum]",
+        "benchmarks/studies/test_ops.py::test_a_wrong_op_stands_out[wrong_gradient_of_sum]",
     ),
     torch(
         "a verdict on the median alone",
-        "benchmarks/ops/analysis.py",
+        "benchmarks/studies/ops/analysis.py",
         "UNCLEAR if point.speedup_high >= FLOOR else MISSED",
         "MISSED",
-        "benchmarks/test_ops.py::test_verdicts[*unclear*]",
+        "benchmarks/studies/test_ops.py::test_verdicts[*unclear*]",
     ),
 )

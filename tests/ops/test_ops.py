@@ -7,7 +7,7 @@ that writes to its input, a buffer left unwritten, an op that is not traceable.
 import pytest
 import torch
 
-from benchmarks.cases import CASES, Problem
+from fused_attention.testing import CASES, OpProblem
 
 from ..helpers.op_budget import Question, ask, check, evaluate
 from ..helpers.op_calls import recorded, traced_through_operators
@@ -34,8 +34,8 @@ def rows_of(device: str, hidden: int) -> int:
     return 33 if hidden <= 1024 else 3
 
 
-def problem_of(device: str, hidden: int, dtype=torch.float32) -> Problem:
-    return Problem(rows_of(device, hidden), hidden, dtype, device)
+def problem_of(device: str, hidden: int, dtype=torch.float32) -> OpProblem:
+    return OpProblem(rows_of(device, hidden), hidden, dtype, device)
 
 
 def dtypes_of(device: str, turn: int) -> tuple[torch.dtype, ...]:
@@ -146,7 +146,7 @@ def test_expanded_gradients(device, case):
 @every_leg
 @every_case
 def test_no_rows(device, case):
-    question = ask(case, Problem(0, middle(case)[0], torch.float32, device))
+    question = ask(case, OpProblem(0, middle(case)[0], torch.float32, device))
     found, naive = evaluate(case.op, question), evaluate(case.reference, question)
     for name, x in naive.items():
         torch.testing.assert_close(found[name], x, equal_nan=True, msg=name)
@@ -229,7 +229,7 @@ def test_compile_without_graph_breaks(device, case, through_operators, monkeypat
     compiled = torch.compile(case.op, fullgraph=True, backend="aot_eager")
     for more_rows in (0, 2):  # the second time their number is symbolic
         rows, *problem = problem_of(device, middle(case)[0])
-        question = ask(case, Problem(rows + more_rows, *problem))
+        question = ask(case, OpProblem(rows + more_rows, *problem))
         found, eager = evaluate(compiled, question), evaluate(case.op, question)
         for name, x in eager.items():
             torch.testing.assert_close(found[name], x, msg=lambda text, n=name: f"{n}: {text}")

@@ -18,7 +18,7 @@ from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import fused_attention as fa
-from benchmarks.cases import Case
+from fused_attention.testing import OpCase
 
 from ..helpers import op_budget
 from ..helpers.support import LEGS, name_of
@@ -115,7 +115,7 @@ def compare(name, ours, theirs, arguments):
         torch.randn(out.shape, generator=torch.Generator().manual_seed(i)).to(out)
         for i, out in enumerate(outs)
     )
-    case = Case(name, called(ours), called(theirs), None, None, None)
+    case = OpCase(name, called(ours), called(theirs), None, None, None)
     op_budget.check(op_budget.Question(case, inputs, upstream), terms=SERIES)
 
 

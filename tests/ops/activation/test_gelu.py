@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import fused_attention as fa
-from benchmarks.cases import CASES
+from fused_attention.testing import CASES
 
 from ...helpers.op_budget import Question, check
 from ...helpers.support import FLOATS, LEGS, every_leg, name_of, poisoned

@@ -20,10 +20,10 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 import fused_attention as fa
-from benchmarks.cases import Case, Problem
-from benchmarks.cases.cross_entropy import IGNORED
 from fused_attention import tuning
 from fused_attention.ops.loss.reduction import _total_weight
+from fused_attention.testing import OpCase, OpProblem
+from fused_attention.testing.cross_entropy import IGNORED
 
 from ...helpers.op_budget import Question, ask, check, evaluate
 from ...helpers.op_calls import recorded
@@ -33,16 +33,16 @@ from ..attention.test_errors import NothingRuns
 LOGITS = (6, 130)  # three blocks where Triton is interpreted, the last ragged
 
 
-def logits_and_targets(problem: Problem, ignore=IGNORED):
+def logits_and_targets(problem: OpProblem, ignore=IGNORED):
     logits = problem.normal(problem.rows, problem.hidden)
     target = torch.arange(problem.rows, device=problem.device) * 7 % problem.hidden
     target[2::4] = ignore
     return logits, target
 
 
-def a_case(make_inputs=logits_and_targets, **options) -> Case:
+def a_case(make_inputs=logits_and_targets, **options) -> OpCase:
     ours, theirs = (_with(function, **options) for function in (fa.cross_entropy, F.cross_entropy))
-    return Case("cross_entropy", ours, theirs, make_inputs, flops=None, bytes=None)
+    return OpCase("cross_entropy", ours, theirs, make_inputs, flops=None, bytes=None)
 
 
 def _with(function, weighted=False, **options):
@@ -57,7 +57,7 @@ def _with(function, weighted=False, **options):
 
 
 def question(device, dtype=torch.float32, bend=None, shape=LOGITS, **options) -> Question:
-    return ask(a_case(**options), Problem(*shape, dtype, device), bend)
+    return ask(a_case(**options), OpProblem(*shape, dtype, device), bend)
 
 
 @every_leg
@@ -146,7 +146,7 @@ def test_impossible_classes(device, smoothing, monkeypatch):
 @every_leg
 def test_rows_that_are_impossible_or_not_numbers(device, monkeypatch):
     """-inf throughout, +inf, NaN: NaN, as torch's; the rows beside them are untouched."""
-    logits = Problem(4, 130, torch.float32, device).normal(4, 130)
+    logits = OpProblem(4, 130, torch.float32, device).normal(4, 130)
     logits[0], logits[1, 100], logits[2, 100] = -math.inf, math.inf, math.nan
     target = torch.tensor([1, 2, 3, 4], device=device)
     with recorded(monkeypatch, device):
@@ -169,7 +169,7 @@ def test_a_vocabulary_beyond_65536(device, block, warps, monkeypatch):
 def test_ignored_rows_are_not_read(device, monkeypatch):
     if not runs_triton(device):
         pytest.skip("torch's own lets NaN through, and is left alone")
-    logits, target = logits_and_targets(Problem(*LOGITS, torch.float32, device))
+    logits, target = logits_and_targets(OpProblem(*LOGITS, torch.float32, device))
     clean = logits.clone().requires_grad_()
     logits[target == IGNORED] = math.nan
     logits.requires_grad_()
@@ -205,7 +205,7 @@ def test_nothing_counts(device, weighted, monkeypatch):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_target_that_is_no_class(device, wrong, smoothing, monkeypatch):
     """An IndexError on the CPU; in the kernels NaN for its row, and only for its row."""
-    logits, target = logits_and_targets(Problem(*LOGITS, torch.float32, device))
+    logits, target = logits_and_targets(OpProblem(*LOGITS, torch.float32, device))
     right = target.clone()
     target[1] = wrong
     call = partial(fa.cross_entropy, reduction="none", label_smoothing=smoothing)
@@ -232,7 +232,7 @@ def test_a_target_that_is_no_class(device, wrong, smoothing, monkeypatch):
 
 @every_leg
 def test_the_logits_stay_as_they_are(device, monkeypatch):
-    logits, target = logits_and_targets(Problem(*LOGITS, torch.float32, device))
+    logits, target = logits_and_targets(OpProblem(*LOGITS, torch.float32, device))
     before = logits.clone()
     with recorded(monkeypatch, device):
         loss = fa.cross_entropy(logits.requires_grad_(), target)
@@ -435,7 +435,7 @@ def test_a_weight_of_another_dtype(device):
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_autocast(device, weighted, monkeypatch):
     """fp32 loss from half-precision logits, exactly that of their fp32 copy."""
-    logits, target = logits_and_targets(Problem(*LOGITS, torch.bfloat16, device))
+    logits, target = logits_and_targets(OpProblem(*LOGITS, torch.bfloat16, device))
     results = []
     for function in (fa.cross_entropy, F.cross_entropy):
         x = logits.clone().requires_grad_()

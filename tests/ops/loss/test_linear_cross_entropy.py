@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import fused_attention as fa
-from benchmarks.cases import Case, Problem
-from benchmarks.cases.cross_entropy import IGNORED
-from benchmarks.memory import cpu_peak
+from benchmarks.harness.memory import cpu_peak
 from fused_attention import tuning
+from fused_attention.testing import OpCase, OpProblem
+from fused_attention.testing.cross_entropy import IGNORED
 
 from ...helpers.op_budget import ask, check
 from ...helpers.support import every_leg, name_of, poisoned, runs_triton
@@ -36,7 +36,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(tuning, "rows_in_cache", lambda columns: 3)
 
 
-def inputs(problem: Problem):
+def inputs(problem: OpProblem):
     hidden = problem.normal(problem.rows, DIM)
     weight, bias = problem.normal(problem.hidden, DIM, stream=1), problem.normal(problem.hidden)
     target = torch.arange(problem.rows, device=problem.device) * 11 % problem.hidden
@@ -53,7 +53,7 @@ def pair(hidden, weight, bias, target, class_weight=None, **options):
 
 
 def question(device, dtype=torch.float32, shape=(TOKENS, VOCABULARY), make=inputs, **options):
-    case = Case(
+    case = OpCase(
         name="linear_cross_entropy",
         op=lambda *tensors: ours(*tensors, **options),
         reference=lambda *tensors: pair(*tensors, **options),
@@ -61,12 +61,12 @@ def question(device, dtype=torch.float32, shape=(TOKENS, VOCABULARY), make=input
         flops=None,
         bytes=None,
     )
-    return ask(case, Problem(*shape, dtype, device))
+    return ask(case, OpProblem(*shape, dtype, device))
 
 
 def made(device="cpu", dtype=torch.float32, **wanted):
     """Leaves; keywords that are False are frozen."""
-    *leaves, target = inputs(Problem(TOKENS, VOCABULARY, dtype, device))
+    *leaves, target = inputs(OpProblem(TOKENS, VOCABULARY, dtype, device))
     names = ("hidden", "weight", "bias")
     leaves = [
         x.requires_grad_(wanted.get(name, True)) for name, x in zip(names, leaves, strict=True)
@@ -88,7 +88,7 @@ def test_edges_of_chunks(device, tokens):
     check(question(device, shape=(tokens, VOCABULARY)))
 
 
-def summed_many_times(problem: Problem):
+def summed_many_times(problem: OpProblem):
     """Every chunk adds a little to a large sum, which bf16 would not notice."""
     hidden = 1 + problem.normal(problem.rows, DIM) / 16
     weight = problem.normal(problem.hidden, DIM, stream=1) / 16
@@ -322,7 +322,7 @@ import sys
 import torch
 from torch.nn import functional as F
 import fused_attention as fa
-from benchmarks.memory import cpu_peak
+from benchmarks.harness.memory import cpu_peak
 
 def pair(hidden, weight, target):
     return F.cross_entropy(F.linear(hidden, weight), target)

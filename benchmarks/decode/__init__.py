@@ -1,1 +1,0 @@
-"""Decoding one token: from a paged cache, from a contiguous one, or by computing all again."""

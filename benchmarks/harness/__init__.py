@@ -1,0 +1,1 @@
+"""The harness: measures points in processes of their own and stores rows; no attention here."""

@@ -1,0 +1,1 @@
+"""What shows results: figures, HTML, tables, fitted power laws, units. Studies share it."""

@@ -1,0 +1,1 @@
+"""The studies, a folder each. A command of `python -m benchmarks` runs one."""

@@ -1,0 +1,1 @@
+"""The error of every provider of attention against fp64, on normal and adversarial inputs."""
