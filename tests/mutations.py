@@ -26,7 +26,7 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 
 
-class Outcome(NamedTuple):
+class Judgement(NamedTuple):
     caught: bool
     verdict: str
 
@@ -53,15 +53,15 @@ def named(tests: list[str], mutation: Mutation) -> list[str]:
     return [test for test in tests if re.fullmatch(pattern, test)]
 
 
-def judge(tree: Path, mutation: Mutation, tests: list[str]) -> Outcome:
+def judge(tree: Path, mutation: Mutation, tests: list[str]) -> Judgement:
     """Break, test, repair."""
     if not tests:
-        return Outcome(False, "no such test")
+        return Judgement(False, "no such test")
     path = tree / mutation.file
     source = path.read_text(encoding="utf-8")
     found = source.count(mutation.old)
     if found != 1:
-        return Outcome(False, f"the old text occurs {found} times")
+        return Judgement(False, f"the old text occurs {found} times")
     path.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
         status = pytest(tree, mutation.interpreted, *tests).returncode
@@ -69,8 +69,8 @@ def judge(tree: Path, mutation: Mutation, tests: list[str]) -> Outcome:
         path.write_text(source, encoding="utf-8")
     # 1: a test failed; negative: the process died of it.  Others mean that no test ran.
     if status == 1 or status < 0:
-        return Outcome(True, "caught")
-    return Outcome(False, "SURVIVED" if status == 0 else f"pytest exited with {status}")
+        return Judgement(True, "caught")
+    return Judgement(False, "SURVIVED" if status == 0 else f"pytest exited with {status}")
 
 
 def main(words: list[str]) -> int:

@@ -21,7 +21,7 @@ from ..helpers.caches import (
     HEADS,
     KV_HEADS,
     LAYERS,
-    Decoder,
+    CachedDecoder,
     attend_with,
     compare,
     dense,
@@ -40,7 +40,7 @@ from ..helpers.support import every_leg, name_of
 @pytest.mark.parametrize("page_size", [16, 48])
 def test_token_by_token_is_the_same_as_all_at_once(device, page_size):
     cache = make(device, page_size=page_size)
-    model = Decoder(150).to(device)
+    model = CachedDecoder(150).to(device)
     tokens = sentence(20, seed=1)
     seq = cache.new()
     logits = [run(model, cache, [seq], [[token]])[0] for token in tokens]
@@ -52,7 +52,7 @@ def test_ragged_batches_of_chunks(device):
     """Prefill in pieces beside decoding beside nothing at all, in blocks in no order."""
     cache = make(device)
     random.Random(0).shuffle(cache.pool._unused)
-    model = Decoder(150).to(device)
+    model = CachedDecoder(150).to(device)
     texts = [sentence(n, seed=n) for n in (70, 33, 17)]
     seqs, logits = [cache.new() for _ in texts], [[] for _ in texts]
     for cuts in ([16, 1, 0], [0, 31, 16], [53, 0, 1], [1, 1, 0]):
@@ -65,7 +65,7 @@ def test_ragged_batches_of_chunks(device):
 
 
 def test_order_of_blocks_does_not_matter():
-    model, results = Decoder(150), []
+    model, results = CachedDecoder(150), []
     for seed in (None, 1, 2):
         cache = make()
         if seed:
@@ -79,7 +79,7 @@ def test_order_of_blocks_does_not_matter():
 @every_leg
 def test_forks_diverge_and_share_what_they_have_in_common(device):
     cache = make(device)
-    model = Decoder(150).to(device)
+    model = CachedDecoder(150).to(device)
     prompt = sentence(40, seed=3)
     parent = cache.new()
     start = run(model, cache, [parent], [prompt])
@@ -96,7 +96,7 @@ def test_forks_diverge_and_share_what_they_have_in_common(device):
 @every_leg
 def test_a_rejected_speculation_leaves_no_trace(device):
     cache = make(device)
-    model = Decoder(150).to(device)
+    model = CachedDecoder(150).to(device)
     tokens = sentence(45, seed=4)
     seq = cache.new()
     logits = run(model, cache, [seq], [tokens[:30]])
@@ -109,7 +109,7 @@ def test_a_rejected_speculation_leaves_no_trace(device):
 @every_leg
 def test_a_cached_prefix_gives_what_computing_it_gives(device):
     cache = make(device, prefix_cache=True)
-    model = Decoder(150).to(device)
+    model = CachedDecoder(150).to(device)
     tokens = sentence(64, seed=5)
     first = cache.new(tokens)
     assert first.length == 0
@@ -133,7 +133,7 @@ def test_a_cached_prefix_gives_what_computing_it_gives(device):
 
 
 def test_without_prefix_cache_nothing_is_found():
-    cache, model, tokens = make(), Decoder(150), sentence(64, seed=5)
+    cache, model, tokens = make(), CachedDecoder(150), sentence(64, seed=5)
     run(model, cache, [cache.new(tokens)], [tokens])
     assert cache.new(tokens).length == 0
 
@@ -142,7 +142,7 @@ def test_without_prefix_cache_nothing_is_found():
 @pytest.mark.parametrize("window", [0, 20])
 def test_a_window_costs_no_more_blocks_than_it_sees(device, window):
     cache = make(device, window=window)
-    model = Decoder(150).to(device)
+    model = CachedDecoder(150).to(device)
     tokens = sentence(100, seed=6)
     seq, logits = cache.new(), []
     for at in range(0, 100, 10):
@@ -239,7 +239,7 @@ def test_scales_are_for_quantized_storage():
 
 def test_copies_on_write_carry_the_scales():
     cache = make(kv_dtype=torch.int8)
-    model, seq = Decoder(150), cache.new()
+    model, seq = CachedDecoder(150), cache.new()
     run(model, cache, [seq], [sentence(20, 1)])
     twin = cache.fork(seq)
     expected = [read(cache, i, seq, side) for i in range(LAYERS) for side in (0, 1)]
@@ -291,7 +291,7 @@ def test_a_captured_graph_reads_the_numbers_of_the_open_step():
 @pytest.mark.gpu
 def test_a_cuda_graph_decodes():
     """Captured once, replayed for every token: the same logits as without a graph."""
-    model, tokens, results = Decoder(150).cuda(), sentence(60, seed=7), []
+    model, tokens, results = CachedDecoder(150).cuda(), sentence(60, seed=7), []
     for graphed in (False, True):
         cache, logits = make("cuda"), []
         seqs = [cache.new(), cache.new()]
@@ -326,7 +326,7 @@ def test_steps_without_tokens(counts):
 
 
 def test_a_step_that_raises_never_was():
-    cache, model = make(), Decoder(150)
+    cache, model = make(), CachedDecoder(150)
     seq = cache.new()
     run(model, cache, [seq], [sentence(20, 1)])
     twin, free = cache.fork(seq), cache.pool.num_free
@@ -379,7 +379,7 @@ def test_not_causal_and_other_variants():
 
 
 def test_truncation_beyond_the_window():
-    cache, model = make(window=20), Decoder(150)
+    cache, model = make(window=20), CachedDecoder(150)
     seq = cache.new()
     for _ in range(10):
         run(model, cache, [seq], [sentence(10, 1)])

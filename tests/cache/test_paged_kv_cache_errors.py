@@ -9,7 +9,7 @@ from ..helpers.caches import (
     HEAD_DIM,
     KV_HEADS,
     LAYERS,
-    Decoder,
+    CachedDecoder,
     make,
     run,
     sentence,
@@ -47,7 +47,7 @@ from ..helpers.caches import (
 def test_refused_without_a_change(call, error, words):
     cache = make(prefix_cache=True)
     a, b = cache.new(), cache.new()
-    run(Decoder(150), cache, [a, b], [sentence(20, 1), sentence(20, 1)])
+    run(CachedDecoder(150), cache, [a, b], [sentence(20, 1), sentence(20, 1)])
     cache.free(b)
     before = snapshot(cache)
     with pytest.raises(error, match=words):

@@ -9,7 +9,7 @@ from .stacks import Sizes
 
 
 @dataclass(frozen=True)
-class Case:
+class AttentionCase:
     """Sizes, variants, kind of input and layout; ``options`` are those of `attention`.
 
     ``lse`` says whether the LSE takes part in the loss, ``dtype`` restricts the case to one.
@@ -37,15 +37,15 @@ class Case:
 
 
 def _head_dim(dim, dim_v=None, **options):
-    return Case(Sizes(1, 2, 1, 65, 70, dim, dim_v or dim), **options)
+    return AttentionCase(Sizes(1, 2, 1, 65, 70, dim, dim_v or dim), **options)
 
 
 def _lengths(rows, keys, stack="", **options):
-    return Case(Sizes(1, 2, 2, rows, keys, 16, 24), stack, **options)
+    return AttentionCase(Sizes(1, 2, 2, rows, keys, 16, 24), stack, **options)
 
 
 def _groups(heads, kv_heads, stack="causal", **options):
-    return Case(Sizes(2, heads, kv_heads, 33, 40, 16, 16), stack, **options)
+    return AttentionCase(Sizes(2, heads, kv_heads, 33, 40, 16, 16), stack, **options)
 
 
 HEAD_DIMS = {
@@ -80,12 +80,12 @@ GROUPS = {
     "group_3": _groups(3, 1, lse=True),
     "group_5": _groups(5, 1, "key_padding"),
     "group_7": _groups(7, 1, "softcap+alibi"),
-    "group_8": Case(Sizes(1, 8, 1, 40, 33, 16, 16), "causal", lse=True),
+    "group_8": AttentionCase(Sizes(1, 8, 1, 40, 33, 16, 16), "causal", lse=True),
     "groups_of_two": _groups(4, 2, "bias"),
     "groups_of_three": _groups(6, 2, "alibi_batch", lse=True),
 }
 LAYOUTS = {
-    name: Case(Sizes(2, 4, 2, 65, 40, 16, 8), stack, layout=name, do_layout=do, lse=lse)
+    name: AttentionCase(Sizes(2, 4, 2, 65, 40, 16, 8), stack, layout=name, do_layout=do, lse=lse)
     for name, stack, do, lse in (
         ("bshd", "causal", "bshd", False),
         ("packed", "", "strided", True),
@@ -97,7 +97,7 @@ LAYOUTS = {
 }
 # Equal head dims and no LSE in the loss: what the torch path hands to ATen whole, and by tiles.
 SQUARE = {
-    name: Case(Sizes(2, 4, 2, rows, keys, 32, 32), stack, options=options)
+    name: AttentionCase(Sizes(2, 4, 2, rows, keys, 32, 32), stack, options=options)
     for name, stack, rows, keys, options in (
         ("square", "", 129, 70, {}),
         ("square_causal", "causal", 65, 65, {}),
@@ -112,14 +112,16 @@ SQUARE = {
     )
 }
 HOSTILE = {
-    "large": Case(Sizes(1, 2, 1, 65, 129, 64, 64), "causal", "large", lse=True),
-    "large_softcap": Case(Sizes(1, 2, 1, 65, 65, 32, 32), "softcap", "large"),
-    "large_one_row": Case(Sizes(1, 2, 2, 1, 65, 8, 8), "alibi", "large", lse=True),
-    "constant": Case(Sizes(1, 2, 1, 65, 65, 16, 16), "", "constant", lse=True),
-    "constant_causal": Case(Sizes(1, 2, 1, 40, 65, 16, 16), "alibi+causal", "constant"),
-    "outliers": Case(Sizes(1, 2, 1, 65, 65, 64, 64), "causal", "outliers"),
-    "outliers_bias": Case(Sizes(1, 2, 2, 65, 65, 16, 16), "bias_rows+window", "outliers", lse=True),
-    "tiny": Case(Sizes(1, 2, 2, 65, 129, 64, 64), "causal", "tiny", lse=True),
+    "large": AttentionCase(Sizes(1, 2, 1, 65, 129, 64, 64), "causal", "large", lse=True),
+    "large_softcap": AttentionCase(Sizes(1, 2, 1, 65, 65, 32, 32), "softcap", "large"),
+    "large_one_row": AttentionCase(Sizes(1, 2, 2, 1, 65, 8, 8), "alibi", "large", lse=True),
+    "constant": AttentionCase(Sizes(1, 2, 1, 65, 65, 16, 16), "", "constant", lse=True),
+    "constant_causal": AttentionCase(Sizes(1, 2, 1, 40, 65, 16, 16), "alibi+causal", "constant"),
+    "outliers": AttentionCase(Sizes(1, 2, 1, 65, 65, 64, 64), "causal", "outliers"),
+    "outliers_bias": AttentionCase(
+        Sizes(1, 2, 2, 65, 65, 16, 16), "bias_rows+window", "outliers", lse=True
+    ),
+    "tiny": AttentionCase(Sizes(1, 2, 2, 65, 129, 64, 64), "causal", "tiny", lse=True),
 }
 SCALES = {
     "negative_scale": _lengths(65, 70, "causal", lse=True, options={"scale": -0.7}),
@@ -140,6 +142,6 @@ SINKS = {
     "sink_stack": _groups(6, 2, "softcap+logit+alibi+causal"),
     "sink_window": _lengths(129, 63, "window+logit", lse=True),
     "sink_dropout": _lengths(65, 70, "logit", options={"dropout_p": 0.3}),
-    "sink_square": Case(Sizes(2, 4, 2, 65, 65, 32, 32), "causal+logit"),
+    "sink_square": AttentionCase(Sizes(2, 4, 2, 65, 65, 32, 32), "causal+logit"),
 }
 CASES = HEAD_DIMS | LENGTHS | GROUPS | LAYOUTS | SQUARE | HOSTILE | SCALES | DROPOUT | SINKS

@@ -59,7 +59,7 @@ def check(inputs: Inputs, *, attention=fused, **options) -> dict[str, torch.Tens
         assert x.shape == exact[name].shape, f"{name}: {x.shape}"
         assert x.dtype == plain[name].dtype, f"{name}: {x.dtype}"
         allowed, slack = distance(plain[name], exact[name]), largest(bands[name])
-        assert math.isfinite(allowed + slack), f"{name}: too hostile to judge, naive overflows"
+        assert math.isfinite(allowed + slack), f"{name}: too extreme to judge, naive overflows"
         error = distance(x, exact[name])
         if not error <= 2 * allowed + slack:
             wrong.append(f"{name}: error {error:.3g}, naive {allowed:.3g}, band {slack:.3g}")

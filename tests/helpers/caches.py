@@ -15,7 +15,7 @@ VOCABULARY, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 50, 2, 6, 2, 16
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
-class Decoder(torch.nn.Module):
+class CachedDecoder(torch.nn.Module):
     """Attention and nothing else between an embedding and its transpose."""
 
     def __init__(self, max_len: int):

@@ -1,4 +1,4 @@
-"""Seeded inputs of attention: values, normal and hostile, in layouts, plain and awkward."""
+"""Seeded inputs of attention: values, normal and adversarial, in layouts, plain and awkward."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def check(question: Question, where: str = "", terms: int = 1) -> dict[str, torc
         assert x.shape == exact[name].shape, f"{where} {name}: {x.shape}"
         assert x.dtype == naive[name].dtype, f"{where} {name}: {x.dtype}"
         allowed = distance(naive[name], exact[name])
-        assert math.isfinite(allowed + bands[name]), f"{where} {name}: too hostile to judge"
+        assert math.isfinite(allowed + bands[name]), f"{where} {name}: too extreme to judge"
         error = distance(x, exact[name])
         if not error <= 2 * allowed + bands[name]:
             wrong.append(f"{name}: error {error:.3g}, naive {allowed:.3g}, band {bands[name]:.3g}")

@@ -22,7 +22,7 @@ LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
 @dataclass(frozen=True)
-class Case:
+class PagedCase:
     """``lens``: queries and keys of each sequence; ``storage`` and ``scaling`` of the cache."""
 
     lens: tuple[tuple[int, int], ...]
@@ -38,10 +38,10 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Problem:
+class PagedProblem:
     """The arguments of `paged_attention`, and ``k`` and ``v`` of each sequence, fp64, (N, K, D)."""
 
-    case: Case
+    case: PagedCase
     q: torch.Tensor
     kv: torch.Tensor
     scales: torch.Tensor | None
@@ -70,7 +70,9 @@ class Problem:
         return inputs.Inputs(self.case.stack, q, k, v, self.tensors, torch.zeros_like(q), None)
 
 
-def make(case: Case, dtype, device: str = "cpu", *, seed: int = 0, order: int = 0) -> Problem:
+def make(
+    case: PagedCase, dtype, device: str = "cpu", *, seed: int = 0, order: int = 0
+) -> PagedProblem:
     """Draw a problem; ``order`` draws the physical blocks and nothing else."""
     generator = torch.Generator().manual_seed(seed)
     storage = case.storage or dtype
@@ -108,7 +110,7 @@ def make(case: Case, dtype, device: str = "cpu", *, seed: int = 0, order: int = 
     def move(x):
         return x if x is None else x.to(device)
 
-    return Problem(
+    return PagedProblem(
         case,
         move(q),
         move(kv.view(storage)),
@@ -121,7 +123,7 @@ def make(case: Case, dtype, device: str = "cpu", *, seed: int = 0, order: int = 
     )
 
 
-def in_order(problem: Problem) -> Problem:
+def in_order(problem: PagedProblem) -> PagedProblem:
     """The same pages in blocks that follow each other."""
     blocks = dict.fromkeys(problem.block_table.flatten().tolist())
     unnamed = [block for block in range(len(problem.kv)) if block not in blocks]
@@ -157,7 +159,7 @@ def _numbers(case, storage, keys, generator):
     return (x.round() if storage == torch.int8 else x).to(storage), worth
 
 
-def check(problem: Problem, **options) -> tuple[torch.Tensor, torch.Tensor]:
+def check(problem: PagedProblem, **options) -> tuple[torch.Tensor, torch.Tensor]:
     """Assert that output and LSE of every sequence are within the budget; returns them."""
     out, lse = problem.attend(**options)
     assert out.shape == problem.q.shape and out.dtype == problem.q.dtype
@@ -181,7 +183,7 @@ def check(problem: Problem, **options) -> tuple[torch.Tensor, torch.Tensor]:
     return out, lse
 
 
-def allowances(problem: Problem, index: int):
+def allowances(problem: PagedProblem, index: int):
     """The exact results of a sequence, and how far from them others may be."""
     dense = problem.dense(index)
     # What is stored exactly, for 8 bits and their scale need not fit into the dtype of q.

@@ -51,7 +51,7 @@ NORMS = (
         f"{OPS}norm/operators.py",
         "num_rows, dtype = x.shape[0], accumulator(x.dtype)",
         "num_rows, dtype = x.shape[0], x.dtype",
-        op("hostile_inputs", "shifted-layer_norm_fp32_parameters"),
+        op("adversarial_inputs", "shifted-layer_norm_fp32_parameters"),
     ),
     Mutation(
         "bf16 statistics, kept in fp32",

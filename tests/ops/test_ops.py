@@ -88,7 +88,7 @@ def outliers(x):
 @pytest.mark.parametrize(
     "bend", [constant, huge, tiny, shifted, outliers], ids=lambda f: f.__name__
 )
-def test_hostile_inputs(device, case, bend):
+def test_adversarial_inputs(device, case, bend):
     for turn, hidden in enumerate(middle(case), CASES.index(case)):
         for dtype in dtypes_of(device, turn):
             question = ask(case, problem_of(device, hidden, dtype), bend)

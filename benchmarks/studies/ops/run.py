@@ -18,7 +18,7 @@ CONVENTIONS = {
 
 
 @dataclass(frozen=True)
-class Sizes:
+class OpsSizes:
     hidden: tuple[int, ...]
     rows: tuple[int, ...]
 
@@ -27,11 +27,11 @@ class Sizes:
 class OpsDefaults:
     """What is measured on a device by default."""
 
-    sizes: Sizes
+    sizes: OpsSizes
     dtype: str
-    own: dict[str, Sizes]  # ops with sizes of their own: those that have a vocabulary
+    own: dict[str, OpsSizes]  # ops with sizes of their own: those that have a vocabulary
 
-    def of(self, op: str) -> Sizes:
+    def of(self, op: str) -> OpsSizes:
         """The sizes of an op. A form of another op is measured at the largest alone."""
         if op in self.own:
             return self.own[op]
@@ -39,7 +39,7 @@ class OpsDefaults:
         if plain is None:
             return self.sizes
         known = self.of(plain)
-        return Sizes(known.hidden[-1:], known.rows[-1:])
+        return OpsSizes(known.hidden[-1:], known.rows[-1:])
 
 
 def plain_form(op: str) -> str | None:
@@ -50,19 +50,19 @@ def plain_form(op: str) -> str | None:
 GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
 DEFAULTS = {
     "cpu": OpsDefaults(
-        sizes=Sizes(hidden=(256, 1024, 4096), rows=(1024,)),
+        sizes=OpsSizes(hidden=(256, 1024, 4096), rows=(1024,)),
         dtype="float32",
         own={
-            "cross_entropy": Sizes(hidden=(1024, 8192, GPT2_VOCABULARY), rows=(256,)),
-            "linear_cross_entropy": Sizes(hidden=(GPT2_VOCABULARY,), rows=(4096,)),
-            "linear_cross_entropy_weighted_smoothed": Sizes(hidden=(8192,), rows=(1024,)),
+            "cross_entropy": OpsSizes(hidden=(1024, 8192, GPT2_VOCABULARY), rows=(256,)),
+            "linear_cross_entropy": OpsSizes(hidden=(GPT2_VOCABULARY,), rows=(4096,)),
+            "linear_cross_entropy_weighted_smoothed": OpsSizes(hidden=(8192,), rows=(1024,)),
         },
     ),
     "cuda": OpsDefaults(
-        sizes=Sizes(hidden=tuple(2**i for i in range(10, 16)), rows=(8192,)),
+        sizes=OpsSizes(hidden=tuple(2**i for i in range(10, 16)), rows=(8192,)),
         dtype="bfloat16",
         own={
-            name: Sizes(hidden=(GPT2_VOCABULARY, LLAMA3_VOCABULARY), rows=(8192,))
+            name: OpsSizes(hidden=(GPT2_VOCABULARY, LLAMA3_VOCABULARY), rows=(8192,))
             for name in ("cross_entropy", "linear_cross_entropy")
         },
     ),
@@ -103,7 +103,7 @@ class OpsGrid:
         ]
         return runner.interleaved(points, self.seed)
 
-    def _sizes(self, known: Sizes):
+    def _sizes(self, known: OpsSizes):
         return itertools.product(self.hidden or known.hidden, self.rows or known.rows)
 
 

@@ -1,7 +1,7 @@
 """`cross_entropy` against torch's own: numbers, torch's own samples, targets that are no class.
 
 The table of cases in `test_ops` covers the plain loss and the weighted, smoothed one; here are the
-rest of torch's signature, hostile logits, and which calls the kernels serve.
+rest of torch's signature, adversarial logits, and which calls the kernels serve.
 
 Seen failing on: no maximum subtracted, no rescale of the running sum, ignored rows counted in the
 mean, the smoothing term or its share of the gradient dropped, the upstream gradient ignored,
@@ -114,7 +114,7 @@ def forbidden(x):
     "bend", [large, large_and_constant, rising, sure], ids=lambda f: f.__name__
 )
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_hostile_logits(device, dtype, bend, smoothing, monkeypatch):
+def test_adversarial_logits(device, dtype, bend, smoothing, monkeypatch):
     with recorded(monkeypatch, device):
         check(question(device, dtype, bend, reduction="none", label_smoothing=smoothing))
 

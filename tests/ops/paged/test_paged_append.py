@@ -16,7 +16,7 @@ import torch
 import fused_attention as fa
 
 from ...helpers import paged
-from ...helpers.paged import LARGEST, Case
+from ...helpers.paged import LARGEST, PagedCase
 from ...helpers.support import every_leg
 
 EIGHT_BITS = pytest.mark.parametrize("storage", LARGEST, ids=lambda d: str(d).split(".")[1])
@@ -159,7 +159,7 @@ def test_attention_to_quantized_tokens_within_its_budget(device, storage):
     beside the budget of attention to what is stored.
     """
     lens = ((2, 40), (1, 17))
-    case = Case(lens, 4, 2, 64, storage=storage, scaling="token")
+    case = PagedCase(lens, 4, 2, 64, storage=storage, scaling="token")
     problem = paged.make(case, torch.float32, device)
     for index, (_, keys) in enumerate(lens):
         k, v = tokens(keys, 2, 64, device=device, seed=index)

@@ -23,7 +23,7 @@ from fused_attention.ops.paged import checks as paged_checks
 from fused_attention.ops.paged import torch_backend, torch_decode
 
 from ...helpers import paged
-from ...helpers.paged import Case
+from ...helpers.paged import PagedCase
 from ...helpers.support import FLOATS, every_leg, name_of, over_cases
 
 INT8, E4M3 = torch.int8, torch.float8_e4m3fn
@@ -31,53 +31,55 @@ DECODE = ((1, 1), (1, 16), (1, 33))
 MIXED = ((1, 40), (0, 7), (20, 33), (3, 3), (4, 50))
 
 CASES = {
-    "decode": Case(((1, 1), (1, 16), (1, 17), (1, 65))),
-    "idle": Case(((0, 0), (0, 33), (1, 0), (1, 5), (2, 0))),
-    "chunks": Case(((5, 5), (7, 40), (33, 65)), 2, 2, 64),
-    "speculation": Case(((3, 20), (4, 64)), 4, 1, 64, 32),
-    "mixed": Case(MIXED),
-    "fewer_keys": Case(((9, 4), (17, 16)), 3, 1),
-    "group_1": Case(DECODE, 3, 3),
-    "group_2": Case(MIXED, 4, 2),
-    "group_3": Case(MIXED, 3, 1),
-    "group_4": Case(DECODE, 8, 2, 80),
-    "group_5": Case(((4, 40), (1, 17)), 10, 2),
-    "group_6": Case(((4, 20), (3, 33)), 6, 1),
-    "group_7": Case(((20, 40), (1, 17)), 14, 2),
-    "group_8": Case(((2, 40), (1, 3), (3, 20)), 16, 2),
-    "group_16": Case(((1, 40), (3, 17)), 16, 1),
-    "group_20": Case(((1, 20), (2, 33)), 20, 1),
-    "group_71": Case(((1, 20), (2, 33)), 71, 1, 16),
-    "head_dim_32": Case(DECODE, 2, 1, 32),
-    "head_dim_64": Case(DECODE, 2, 1, 64),
-    "head_dim_80": Case(((2, 20), (1, 33)), 2, 1, 80),
-    "head_dim_96": Case(DECODE, 2, 1, 96),
-    "head_dim_128": Case(((2, 20), (1, 33)), 2, 1, 128),
-    "head_dim_192": Case(DECODE, 2, 1, 192),
-    "page_48": Case(((1, 97), (20, 48)), page_size=48),
-    "page_64": Case(((1, 129), (20, 64)), page_size=64),
-    "full": Case(MIXED, stack=""),
-    "top_left": Case(((3, 40), (20, 20)), stack="top_left"),
-    "window": Case(((1, 97), (40, 65), (3, 20)), stack="causal+window"),
-    "window_both": Case(((4, 97), (20, 65)), stack="window_both"),
-    "softcap": Case(MIXED, stack="softcap+causal"),
-    "alibi": Case(MIXED, 6, 2, stack="alibi+causal"),
-    "past_bias": Case(MIXED, 6, 2, stack="past_bias+causal"),
-    "stack": Case(MIXED, 6, 2, stack="softcap+alibi+window+causal"),
-    "no_bounds": Case(MIXED, 6, 2, stack="stripes+causal"),
-    "users_bounds": Case(((4, 50), (20, 30)), stack="prefix"),
-    "users_score": Case(MIXED, stack="bend+causal"),
-    "sink": Case(MIXED, 6, 2, stack="causal+logit"),
-    "sink_idle": Case(((0, 0), (1, 0), (2, 5)), stack="window+logit"),
-    "scale": Case(DECODE, options={"scale": 0.3}),
-    "negative_scale": Case(MIXED, options={"scale": -0.3}),
-    "narrower_storage": Case(MIXED, storage=torch.bfloat16, dtype=torch.float32),
-    "int8_head": Case(MIXED, 6, 2, storage=INT8, scaling="head"),
-    "int8_token": Case(MIXED, 6, 2, storage=INT8, scaling="token"),
-    "e4m3_head": Case(MIXED, storage=E4M3, scaling="head"),
-    "e4m3_token": Case(MIXED, 5, 1, 80, storage=E4M3, scaling="token"),
-    "quantized_stack": Case(MIXED, stack="softcap+window", storage=INT8, scaling="head"),
-    "quantized_negative_scale": Case(DECODE, storage=INT8, scaling="head", options={"scale": -0.1}),
+    "decode": PagedCase(((1, 1), (1, 16), (1, 17), (1, 65))),
+    "idle": PagedCase(((0, 0), (0, 33), (1, 0), (1, 5), (2, 0))),
+    "chunks": PagedCase(((5, 5), (7, 40), (33, 65)), 2, 2, 64),
+    "speculation": PagedCase(((3, 20), (4, 64)), 4, 1, 64, 32),
+    "mixed": PagedCase(MIXED),
+    "fewer_keys": PagedCase(((9, 4), (17, 16)), 3, 1),
+    "group_1": PagedCase(DECODE, 3, 3),
+    "group_2": PagedCase(MIXED, 4, 2),
+    "group_3": PagedCase(MIXED, 3, 1),
+    "group_4": PagedCase(DECODE, 8, 2, 80),
+    "group_5": PagedCase(((4, 40), (1, 17)), 10, 2),
+    "group_6": PagedCase(((4, 20), (3, 33)), 6, 1),
+    "group_7": PagedCase(((20, 40), (1, 17)), 14, 2),
+    "group_8": PagedCase(((2, 40), (1, 3), (3, 20)), 16, 2),
+    "group_16": PagedCase(((1, 40), (3, 17)), 16, 1),
+    "group_20": PagedCase(((1, 20), (2, 33)), 20, 1),
+    "group_71": PagedCase(((1, 20), (2, 33)), 71, 1, 16),
+    "head_dim_32": PagedCase(DECODE, 2, 1, 32),
+    "head_dim_64": PagedCase(DECODE, 2, 1, 64),
+    "head_dim_80": PagedCase(((2, 20), (1, 33)), 2, 1, 80),
+    "head_dim_96": PagedCase(DECODE, 2, 1, 96),
+    "head_dim_128": PagedCase(((2, 20), (1, 33)), 2, 1, 128),
+    "head_dim_192": PagedCase(DECODE, 2, 1, 192),
+    "page_48": PagedCase(((1, 97), (20, 48)), page_size=48),
+    "page_64": PagedCase(((1, 129), (20, 64)), page_size=64),
+    "full": PagedCase(MIXED, stack=""),
+    "top_left": PagedCase(((3, 40), (20, 20)), stack="top_left"),
+    "window": PagedCase(((1, 97), (40, 65), (3, 20)), stack="causal+window"),
+    "window_both": PagedCase(((4, 97), (20, 65)), stack="window_both"),
+    "softcap": PagedCase(MIXED, stack="softcap+causal"),
+    "alibi": PagedCase(MIXED, 6, 2, stack="alibi+causal"),
+    "past_bias": PagedCase(MIXED, 6, 2, stack="past_bias+causal"),
+    "stack": PagedCase(MIXED, 6, 2, stack="softcap+alibi+window+causal"),
+    "no_bounds": PagedCase(MIXED, 6, 2, stack="stripes+causal"),
+    "users_bounds": PagedCase(((4, 50), (20, 30)), stack="prefix"),
+    "users_score": PagedCase(MIXED, stack="bend+causal"),
+    "sink": PagedCase(MIXED, 6, 2, stack="causal+logit"),
+    "sink_idle": PagedCase(((0, 0), (1, 0), (2, 5)), stack="window+logit"),
+    "scale": PagedCase(DECODE, options={"scale": 0.3}),
+    "negative_scale": PagedCase(MIXED, options={"scale": -0.3}),
+    "narrower_storage": PagedCase(MIXED, storage=torch.bfloat16, dtype=torch.float32),
+    "int8_head": PagedCase(MIXED, 6, 2, storage=INT8, scaling="head"),
+    "int8_token": PagedCase(MIXED, 6, 2, storage=INT8, scaling="token"),
+    "e4m3_head": PagedCase(MIXED, storage=E4M3, scaling="head"),
+    "e4m3_token": PagedCase(MIXED, 5, 1, 80, storage=E4M3, scaling="token"),
+    "quantized_stack": PagedCase(MIXED, stack="softcap+window", storage=INT8, scaling="head"),
+    "quantized_negative_scale": PagedCase(
+        DECODE, storage=INT8, scaling="head", options={"scale": -0.1}
+    ),
 }
 
 
@@ -90,14 +92,14 @@ def test_output_and_lse(device, case, dtype):
 def test_every_context(device):
     """Contexts of 0 to 4 pages and one key, with none, one and several queries."""
     lens = tuple((n % 3 + (n % 3 == 2), n) for n in range(66))
-    paged.check(paged.make(Case(lens, 2, 1, 16), torch.float32, device))
+    paged.check(paged.make(PagedCase(lens, 2, 1, 16), torch.float32, device))
 
 
 SPLITS = {
-    "decode": Case(((1, 97), (1, 5), (1, 0)), 2, 1),
-    "several": Case(((4, 97), (9, 33)), 3, 1),
-    "window": Case(((2, 129), (1, 33)), 2, 1, stack="causal+window"),
-    "quantized": Case(((1, 65), (3, 40)), 2, 1, storage=INT8, scaling="token"),
+    "decode": PagedCase(((1, 97), (1, 5), (1, 0)), 2, 1),
+    "several": PagedCase(((4, 97), (9, 33)), 3, 1),
+    "window": PagedCase(((2, 129), (1, 33)), 2, 1, stack="causal+window"),
+    "quantized": PagedCase(((1, 65), (3, 40)), 2, 1, storage=INT8, scaling="token"),
 }
 
 
@@ -111,14 +113,14 @@ def test_splits_agree(device, case):
 
 @every_leg
 def test_more_splits_than_there_is_work(device):
-    problem = paged.make(Case(((1, 20),), 2, 1, 16), torch.float16, device)
+    problem = paged.make(PagedCase(((1, 20),), 2, 1, 16), torch.float16, device)
     paged.check(problem, num_splits=128)
 
 
 @every_leg
 @pytest.mark.parametrize("num_splits", [1, 3])
 def test_physical_blocks_change_no_bit(device, num_splits):
-    case = Case(MIXED, stack="alibi+causal")
+    case = PagedCase(MIXED, stack="alibi+causal")
     for_order = [paged.make(case, torch.bfloat16, device, order=order) for order in (0, 1)]
     assert not torch.equal(for_order[0].block_table, for_order[1].block_table)
     results = [problem.attend(num_splits=num_splits) for problem in for_order]
@@ -130,8 +132,8 @@ def test_physical_blocks_change_no_bit(device, num_splits):
 @pytest.mark.parametrize("most", [None, 20, 1000])
 def test_the_bound_on_queries_changes_nothing(device, most):
     """Unknown, tight or generous: tiles are found by a search, or one for each sequence."""
-    paged.check(paged.make(Case(MIXED), torch.float32, device), max_seqlen_q=most)
-    decode = paged.make(Case(DECODE), torch.float32, device)
+    paged.check(paged.make(PagedCase(MIXED), torch.float32, device), max_seqlen_q=most)
+    decode = paged.make(PagedCase(DECODE), torch.float32, device)
     paged.check(decode, max_seqlen_q=None if most is None else max(1, most // 20))
 
 
@@ -139,7 +141,7 @@ def test_the_bound_on_queries_changes_nothing(device, most):
 @pytest.mark.parametrize("num_splits", [1, 4])
 def test_pages_out_of_sight_are_not_read(device, num_splits):
     """A window may give back the blocks it has left behind."""
-    case = Case(((1, 97), (4, 70)), 2, 1, stack="causal+window")
+    case = PagedCase(((1, 97), (4, 70)), 2, 1, stack="causal+window")
     problem = paged.make(case, torch.float32, device)
     expected = paged.check(problem, num_splits=num_splits)
     table = problem.block_table.clone()
@@ -153,11 +155,11 @@ def test_pages_out_of_sight_are_not_read(device, num_splits):
 
 
 IN_PLACE = {
-    "contexts": Case(((1, 1), (1, 15), (1, 16), (1, 17), (1, 65))),
-    "group": Case(((1, 40), (1, 64)), 8, 2, 80),
-    "window": Case(((1, 97), (1, 65), (1, 20), (1, 5)), 2, 1, stack="causal+window"),
-    "sink": Case(((1, 50),), 6, 2, stack="logit"),
-    "windows": Case(((1, 97), (1, 33)), 3, 3, stack="window_both+causal+window"),
+    "contexts": PagedCase(((1, 1), (1, 15), (1, 16), (1, 17), (1, 65))),
+    "group": PagedCase(((1, 40), (1, 64)), 8, 2, 80),
+    "window": PagedCase(((1, 97), (1, 65), (1, 20), (1, 5)), 2, 1, stack="causal+window"),
+    "sink": PagedCase(((1, 50),), 6, 2, stack="logit"),
+    "windows": PagedCase(((1, 97), (1, 33)), 3, 3, stack="window_both+causal+window"),
 }
 
 
@@ -182,14 +184,16 @@ def test_neighboring_pages_are_one_call(stack, calls, monkeypatch):
     monkeypatch.setattr(
         torch_decode, "forward_whole", lambda *args: made.append(args) or attend(*args)
     )
-    paged.in_order(paged.make(Case(((1, 97),), stack=stack), torch.float32)).attend()
+    paged.in_order(paged.make(PagedCase(((1, 97),), stack=stack), torch.float32)).attend()
     assert len(made) == calls
     assert sum(k.shape[0] * k.shape[2] for _, k, *_ in made) == (97 if calls == 2 else 21)
 
 
 def test_only_visible_pages_are_gathered(monkeypatch):
     """The work of a window does not grow with the context."""
-    problem = paged.make(Case(((1, 497), (4, 470)), 2, 1, stack="causal+window"), torch.float32)
+    problem = paged.make(
+        PagedCase(((1, 497), (4, 470)), 2, 1, stack="causal+window"), torch.float32
+    )
     pages = []
     gather = torch.index_select
 
@@ -205,13 +209,13 @@ def test_only_visible_pages_are_gathered(monkeypatch):
 @every_leg
 @pytest.mark.parametrize("num_splits", [1, 2])
 def test_bounds_may_differ_among_the_heads_of_a_group(device, num_splits):
-    case = Case(((1, 70), (5, 40)), 4, 1, stack="head_window")
+    case = PagedCase(((1, 70), (5, 40)), 4, 1, stack="head_window")
     paged.check(paged.make(case, torch.float32, device), num_splits=num_splits)
 
 
 @every_leg
 def test_variants_see_the_index_of_the_sequence(device):
-    problem = paged.make(Case(MIXED, 4, 2), torch.float32, device)
+    problem = paged.make(PagedCase(MIXED, 4, 2), torch.float32, device)
     ends = problem.cu_seqlens_q.tolist()
     slopes = torch.rand(len(MIXED), 4, generator=torch.Generator().manual_seed(1)).to(device)
     shorter = (problem.seq_lens - 2).clamp(min=0)
@@ -231,7 +235,7 @@ def test_variants_see_the_index_of_the_sequence(device):
 
 @every_leg
 def test_any_strides(device):
-    case = Case(((2, 40), (1, 17)), 4, 2)
+    case = PagedCase(((2, 40), (1, 17)), 4, 2)
     problem = paged.make(case, torch.float32, device)
     wide = torch.full((3, 6, 40), math.nan, device=device)
     wide[:, ::2][:, :3, :32] = problem.q[:, :3]
@@ -248,7 +252,7 @@ def test_any_strides(device):
 
 @every_leg
 def test_empty_batches(device):
-    problem = paged.make(Case(((0, 5), (0, 0))), torch.float32, device)
+    problem = paged.make(PagedCase(((0, 5), (0, 0))), torch.float32, device)
     out, lse = problem.attend()
     assert out.shape == (0, 4, 32) and lse.shape == (0, 4)
     nothing = replace(
@@ -263,7 +267,7 @@ def test_empty_batches(device):
 @pytest.mark.interpreter
 def test_lengths_beyond_the_table_are_cut(monkeypatch):
     """Nobody reads lengths on a GPU: one that is too long must not read foreign memory."""
-    problem = paged.make(Case(((2, 32), (1, 32)), 2, 1), torch.float32)
+    problem = paged.make(PagedCase(((2, 32), (1, 32)), 2, 1), torch.float32)
     problem = replace(problem, block_table=problem.block_table[:, :2].contiguous())
     expected = problem.attend()
     unread = paged_checks.Lengths(problem.cu_seqlens_q.tolist(), [])
@@ -275,7 +279,7 @@ def test_lengths_beyond_the_table_are_cut(monkeypatch):
 
 @pytest.mark.gpu
 def test_a_captured_graph_follows_its_metadata():
-    problem = paged.make(Case(((1, 65), (1, 65)), 4, 2, 64), torch.float16, "cuda")
+    problem = paged.make(PagedCase(((1, 65), (1, 65)), 4, 2, 64), torch.float16, "cuda")
     warm = problem.attend(max_seqlen_q=1, num_splits=2)
     graph = torch.cuda.CUDAGraph()
     arguments = (problem.q, problem.kv, problem.block_table, problem.seq_lens)

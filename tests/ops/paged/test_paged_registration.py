@@ -10,7 +10,7 @@ import fused_attention as fa
 from fused_attention.variants.base import encode
 
 from ...helpers import paged
-from ...helpers.paged import Case
+from ...helpers.paged import PagedCase
 
 pytestmark = pytest.mark.parametrize(
     "path",
@@ -25,8 +25,8 @@ CHECKS = (
     "test_faketensor",
     "test_aot_dispatch_dynamic",
 )
-CASE = Case(((1, 20), (3, 17)), 4, 2)
-QUANTISED = Case(((1, 20), (3, 17)), 4, 2, storage=torch.int8, scaling="token")
+CASE = PagedCase(((1, 20), (3, 17)), 4, 2)
+QUANTISED = PagedCase(((1, 20), (3, 17)), 4, 2, storage=torch.int8, scaling="token")
 
 
 def appended(case):
