@@ -1,7 +1,7 @@
-"""Triton where it is installed; elsewhere (macOS, Windows) just enough for the package to import.
+"""Triton if it is installed; stand-ins that let the package import if not (macOS, Windows).
 
-Variant files decorate their kernel hooks with ``jit``.  Without Triton the decorator leaves the
-hook alone and every device is served by the torch path, which never calls it.
+Variant files decorate their kernel hooks with ``jit``.  Without Triton the decorator returns the
+hook unchanged, and the torch backend, which never calls a hook, computes everything.
 """
 
 import importlib.util
@@ -23,6 +23,6 @@ else:
 
 
 def expose_language(hook) -> None:
-    """The interpreter wants ``triton.language`` among a function's globals, needed or not."""
+    """Put ``tl`` into the globals of a hook, where Triton's interpreter always looks it up."""
     if INTERPRETED and hasattr(hook, "fn"):
         hook.fn.__globals__.setdefault("tl", tl)

@@ -1,7 +1,7 @@
-"""The random bits of dropout, in torch: Philox4x32-10 (Salmon et al. 2011) keyed by position.
+"""Random bits for dropout in PyTorch: Philox4x32-10 (Salmon et al. 2011), keyed by position.
 
-Whether a weight is dropped depends on (seed, batch, head, row, key) and nothing else: not on the
-tile size, not on the backend.  `kernels/dropout.py` computes the same function on the device.
+Whether a weight is dropped depends on (seed, batch, head, row, key) only, not on the tile size or
+the backend.  `kernels/dropout.py` computes the same function in Triton.
 """
 
 import torch
@@ -11,7 +11,8 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = 0xFFFFFFFF
 
-# Weights are kept where 24 random bits reach the threshold: resolution 6e-8, exact at 0 and 1.
+# A weight is kept if its 24 random bits, as a number, are at least the threshold.  This resolves
+# dropout_p to 6e-8, and is exact for 0 and 1.
 _BITS = 24
 
 
@@ -21,7 +22,7 @@ def threshold(dropout_p: float) -> int:
 
 
 def inverse_keep(dropout_p: float) -> float:
-    """What kept weights are multiplied by; 0 where none is kept."""
+    """The factor of kept weights, 1 / (1 - dropout_p); 0 if no weight is kept."""
     return 1 / (1 - dropout_p) if dropout_p < 1 else 0.0
 
 
@@ -34,7 +35,7 @@ def keep(seed: torch.Tensor, b, h, row, key, dropout_p: float) -> torch.Tensor:
     """True where a weight is kept.
 
     ``b, h, row, key``: int64 tensors that broadcast; ``key`` runs along the last dimension in
-    steps of one from a multiple of four, since one Philox call serves four keys.
+    steps of one from a multiple of four, since one Philox call yields the bits of four keys.
     """
     length = key.shape[-1]
     words = philox(seed, key[..., ::4] // 4, row, h, b)
@@ -54,6 +55,6 @@ def philox(seed: torch.Tensor, c0, c1, c2, c3) -> tuple[torch.Tensor, ...]:
 
 
 def _multiply(constant: int, word: torch.Tensor):
-    """High and low 32 bits of a product of 32-bit words; signed 64-bit products wrap, bits stay."""
+    """High and low 32 bits of the product of 32-bit words; int64 wraps, which keeps all bits."""
     product = constant * word
     return (product >> 32) & _LOW, product & _LOW

@@ -1,7 +1,7 @@
-"""Naive attention: the textbook formula in plain PyTorch.  It defines what is correct.
+"""Naive attention: the textbook formula in plain PyTorch, which defines the correct result.
 
-Attention Is All You Need (Vaswani et al. 2017, arXiv 1706.03762), equation 1.  Every score is
-held in memory at once, which is the quadratic cost the tiled kernels avoid.
+Attention Is All You Need (Vaswani et al. 2017, arXiv 1706.03762), equation 1.  All scores are in
+memory at once: the quadratic cost that the tiled kernels avoid.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def attention(
 
     Returns ``out`` (batch, heads, seqlen_q, head_dim_v), ``lse`` (batch, heads, seqlen_q), the
     natural logarithm of the softmax's denominator, and, if asked for, the ``weights``
-    (batch, heads, seqlen_q, seqlen_k) after dropout.  A query with nothing to attend to has
+    (batch, heads, seqlen_q, seqlen_k) after dropout.  A query that sees no key has
     ``out = 0`` and ``lse = -inf``.  Dropout draws its seed as `fused_attention.attention` does:
     after the same ``torch.manual_seed`` both drop the same weights.
     """
@@ -74,7 +74,7 @@ def attention(
     scores = scores.masked_fill(empty[..., None], 0)
     lse = torch.logsumexp(scores, -1).masked_fill(empty, -math.inf)
     weights = torch.softmax(scores, -1).masked_fill(empty[..., None], 0)
-    weights = weights[..., :seqlen_k]  # those of extra logits go to nothing
+    weights = weights[..., :seqlen_k]  # without the sinks, which have no values
     if dropout_p > 0:
         kept = philox.keep(philox.new_seed(q.device), b, h, row, kv_idx, dropout_p)
         weights = weights * kept * philox.inverse_keep(dropout_p)

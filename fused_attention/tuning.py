@@ -1,8 +1,8 @@
-"""Tile sizes, warps and stages: the only place that knows one GPU from another.
+"""Launch configurations: tile sizes, warps and stages of every kernel on every GPU architecture.
 
-Every entry was chosen by compiling it ahead of time (`make aot`): the largest tiles tried that
-neither spill nor outgrow shared memory, and that keep the matrix units' own instructions; where
-none does all of that, `tests/aot/test_aot.py` says so.  None has been timed on a GPU yet.
+Every entry was chosen by compiling ahead of time (`make aot`): the largest tiles tried that do not
+spill, fit in shared memory, and use the instructions of the matrix units.  `tests/aot/test_aot.py`
+lists the entries for which no tile does all three.  No entry has been timed on a GPU yet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BlockConfig(NamedTuple):
 
 
 class TileConfig(NamedTuple):
-    """A program of a pointwise kernel that must know its columns."""
+    """A program of a pointwise kernel over a matrix: a tile of block_rows and block_columns."""
 
     block_rows: int
     block_columns: int
@@ -45,7 +45,7 @@ class TileConfig(NamedTuple):
 
 
 class RotaryConfig(NamedTuple):
-    """A program of the rotary kernel: block_positions positions of ``heads`` heads in turn."""
+    """A program of the rotary kernel: block_positions positions, in a loop over ``heads`` heads."""
 
     block_positions: int
     heads: int
@@ -53,18 +53,18 @@ class RotaryConfig(NamedTuple):
 
 
 INTERPRETER = "interpreter"
-# Small, so that small problems have tiles of every kind.
+# Small, so that small problems have both full and partial tiles.
 _INTERPRETED = AttentionConfig(64, 32, 4, 1)
 _INTERPRETED_DECODE = AttentionConfig(16, 32, 4, 1)
 
-# What programs of kernels/paged_cache.py handle: numbers of one token, and of one block.
+# Elements per program of kernels/paged_cache.py: of one token, and of one block.
 APPEND_ELEMENTS = 4096
 COPY_ELEMENTS = 4096
 
-# A decoding program waits for memory: several of them keep a multiprocessor's loads in flight.
-# One that has many rows to compute needs no company.  Fewer keys are not worth another program.
+# Programs per multiprocessor for decoding, which is bound by memory: several programs keep loads
+# in flight.  One program per multiprocessor is enough if its tile has many rows.
 _DECODING_PROGRAMS = 4
-_KEYS_PER_SPLIT = 256
+_KEYS_PER_SPLIT = 256  # fewer keys are not worth a program
 MAX_SPLITS = 128
 
 # 16-bit inputs: (block_m, block_n, num_warps, num_stages) for head_dim up to 64, 128 and 256.
@@ -93,7 +93,7 @@ _HALF = {
         "sm_100": ((64, 64, 8, 1), (64, 64, 8, 1), (64, 32, 8, 1)),
         "gfx942": ((64, 64, 8, 1), (64, 64, 8, 1), (32, 32, 4, 1)),
     },
-    "paged_decode": {  # of three stages, one is the block table's
+    "paged_decode": {  # one of three stages loads the block table
         "sm_80": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 32, 8, 3)),
         "sm_90": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 3)),
         "sm_100": ((16, 64, 4, 3), (16, 64, 4, 3), (16, 64, 4, 3)),
@@ -107,7 +107,7 @@ _HALF = {
     },
 }
 
-# fp32 inputs, the same on every GPU: there are no matrix units to feed, only registers to spare.
+# fp32 inputs, the same on every GPU: registers limit the tiles, not matrix units.
 _SINGLE = {
     "forward": ((32, 32, 4, 1), (32, 32, 8, 1), (16, 32, 8, 1)),
     "dkdv": ((16, 32, 8, 1), (16, 32, 8, 1), (16, 16, 4, 1)),
@@ -119,7 +119,7 @@ _SINGLE = {
 
 
 def config(kernel: str, head_dim: int, dtype: torch.dtype, arch: str) -> AttentionConfig:
-    """For ``kernel`` forward, dkdv, dq, dbias or paged_*.
+    """Configuration of an attention ``kernel``: forward, dkdv, dq, dbias or paged_*.
 
     ``head_dim`` is the larger of q's and v's; ``arch`` comes from `architecture`.
     """
@@ -129,7 +129,7 @@ def config(kernel: str, head_dim: int, dtype: torch.dtype, arch: str) -> Attenti
     return AttentionConfig(*sizes[0 if head_dim <= 64 else 1 if head_dim <= 128 else 2])
 
 
-# Norms: the most columns of a tile, its numbers, and how many of them a thread holds.
+# Norms: the most columns of a tile, the elements of a tile, and the elements per thread.
 _NORM = {
     "forward": (16384, 4096, 16),
     "forward_long": (8192, 8192, 16),
@@ -149,9 +149,9 @@ _NORM_INTERPRETED = {
 
 
 def norm(kernel: str, num_columns: int, arch: str) -> NormConfig:
-    """For ``kernel`` forward, forward_long, backward, backward_long, columns or reduce.
+    """Configuration of a norm ``kernel``: forward(_long), backward(_long), columns or reduce.
 
-    Rows longer than block_n do not fit: those are for the long kernels, which take one at a time.
+    Rows longer than block_n need a long kernel, whose programs take one row at a time.
     """
     table = _NORM_INTERPRETED if arch == INTERPRETER else _NORM
     longest, numbers, per_thread = table[kernel]
@@ -163,31 +163,32 @@ def norm(kernel: str, num_columns: int, arch: str) -> NormConfig:
 
 
 def programs(device: torch.device, num_warps: int) -> int:
-    """How many programs of so many warps, each with a share of all rows, keep a device busy."""
+    """The number of programs of ``num_warps`` warps, sharing all rows, that occupy the device."""
     if device.type == "cpu":
         return 2
     return torch.cuda.get_device_properties(device).multi_processor_count * max(1, 32 // num_warps)
 
 
-# Numbers of a pointwise program: in 16-bit, one load of 16 bytes a thread for a tile, else two.
+# Elements per pointwise program: of 16-bit elements a thread loads 16 bytes once in a tile kernel,
+# twice in a flat kernel.
 _TILE, _FLAT = 1024, 2048
-# Programs of a sum over the rows, however many rows there are.
+# The most programs of a sum over rows, whatever the number of rows.
 _REDUCING = 1024
 
 
 def pointwise() -> BlockConfig:
-    """For numbers in the order they lie in memory."""
+    """Configuration of a flat kernel over a dense tensor, in memory order."""
     return BlockConfig(_FLAT, 4)
 
 
 def tile(columns: int) -> TileConfig:
-    """For a matrix with so many columns; the number of its rows changes nothing."""
+    """Configuration for a matrix with ``columns`` columns and any number of rows."""
     block = min(_TILE, 1 << max(0, columns - 1).bit_length())
     return TileConfig(_TILE // block, block, 4)
 
 
 def reducing_programs(rows: int, columns: int, config: TileConfig) -> int:
-    """How many programs share the row tiles of a sum over the rows."""
+    """The number of programs that share the row tiles in a sum over rows."""
     column_tiles = -(-columns // config.block_columns)
     return max(1, min(-(-rows // config.block_rows), _REDUCING // column_tiles))
 
@@ -205,10 +206,10 @@ def paged(
     kv_dtype: torch.dtype,
     arch: str,
 ) -> AttentionConfig:
-    """For attention over pages: ``queries`` of a sequence, ``group`` query heads on a key head.
+    """Configuration of paged attention: queries per sequence, ``group`` query heads per key head.
 
-    block_m holds the heads of at least one token, block_n divides the page; converting from 8
-    bits takes registers, which more warps have.
+    block_m covers the heads of at least one token, and block_n divides the page.  Conversion from
+    8 bits takes registers, so these kernels have 8 warps.
     """
     kernel = "paged_decode" if queries == 1 or queries * group <= 16 else "paged_prefill"
     found = config(kernel, head_dim, dtype, arch)
@@ -220,10 +221,10 @@ def paged(
 
 
 def splits(programs: int, keys: int, block_m: int, device: torch.device) -> int:
-    """Among how many programs to divide a sequence's keys, given how many there are without.
+    """The number of programs that share the keys of a sequence; ``programs`` is without splits.
 
-    Only shapes are known on the host: ``keys`` is what the table has room for, and shorter
-    sequences leave some splits with little or nothing.
+    The host knows shapes only: ``keys`` is the capacity of the block table, so some splits of a
+    shorter sequence get few keys or none.
     """
     if device.type == "cpu":
         return 1
@@ -233,12 +234,12 @@ def splits(programs: int, keys: int, block_m: int, device: torch.device) -> int:
 
 
 def has_e4m3(arch: str) -> bool:
-    """Whether 8-bit floats are a type there; the others read them as bytes."""
+    """Whether the architecture has an e4m3 type; kernels for others read e4m3 as bytes."""
     return arch.startswith("sm_") and int(arch.removeprefix("sm_")) >= 89
 
 
 def cross_entropy(num_classes: int, arch: str) -> BlockConfig:
-    """How many classes a program holds at once: 16 a thread where the row is long enough."""
+    """Classes that a program holds at once: 16 per thread if the row is long enough."""
     if arch == INTERPRETER:
         return BlockConfig(64, 4)
     block = min(4096, max(128, 1 << (num_classes - 1).bit_length()))
@@ -246,17 +247,17 @@ def cross_entropy(num_classes: int, arch: str) -> BlockConfig:
 
 
 def linear_cross_entropy_rows(dim: int) -> int:
-    """How many tokens have their logits held at once.
+    """The number of tokens whose logits are in memory at once.
 
-    As many as there are channels: their logits then weigh what the gradient of the weight does,
-    which is held anyway, and adding up that gradient costs no more traffic than they do.  Fewer
-    than 256 would starve the product, more than 1,024 would not feed it better.
+    With as many tokens as channels, the logits take as much memory as the gradient of the weight,
+    which is in memory anyway, and accumulating that gradient costs no more memory traffic than the
+    logits.  Fewer than 256 tokens slow the matrix product down; more than 1,024 do not speed it up.
     """
     return min(1024, max(256, dim))
 
 
 def rows_in_cache(columns: int) -> int:
-    """How many fp32 rows fit 4 MB, for several operations in turn to find them in a CPU's cache."""
+    """The number of fp32 rows in 4 MB, which stay in a CPU's cache between two operations."""
     return max(1, (1 << 20) // max(1, columns))
 
 
@@ -271,7 +272,7 @@ def architecture(device: torch.device) -> str:
 
 
 def _family(arch: str) -> str:
-    """The tuned target nearest to ``arch``; what is small enough for sm_80 runs on any NVIDIA."""
+    """The tuned architecture nearest to ``arch``; the tiles of sm_80 fit on every NVIDIA GPU."""
     if arch.startswith("gfx"):
         return "gfx942"
     return {"sm_90": "sm_90", "sm_100": "sm_100", "sm_103": "sm_100"}.get(arch, "sm_80")

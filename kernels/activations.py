@@ -1,7 +1,7 @@
 """Activations and their derivatives in fp32, accurate in the tails as well as around zero.
 
     none   x Φ(x), the exact GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415)
-    tanh   x σ(2u) with u = √(2/π) (x + 0.044715 x³): their approximation, (1 + tanh u)/2 = σ(2u)
+    tanh   x σ(2u), u = √(2/π) (x + 0.044715 x³): GELU's approximation, as (1 + tanh u)/2 = σ(2u)
     silu   x σ(x)
 
 Neither (1 + erf(x/√2))/2 nor (1 + tanh u)/2 is computed as written: below x = -3 both sums cancel.

@@ -114,7 +114,7 @@ def _attention_forward_kernel(
         acc = acc * dropout_scale
     o = round_to(acc / l_safe[:, None], o_ptr.dtype.element_ty)
     store_rows(o_ptr, offs_m, stride_om, seqlen_q, o, HEAD_DIM_V, BLOCK_DV)
-    lse = (m_i + tl.log2(l_safe)) * LN2  # -inf for a row that saw nothing
+    lse = (m_i + tl.log2(l_safe)) * LN2  # -inf for a row that sees no key
     tl.store(lse_ptr + offs_m, lse, mask=offs_m < seqlen_q)
 
 

@@ -1,7 +1,7 @@
 """Softmax cross-entropy of class indices: the losses in one pass over the logits, the gradient.
 
 N rows (tokens), C classes (the vocabulary); x a row of logits, t its target, w the class weights
-(1 without), e the label smoothing.  A row's loss is
+(all 1 by default), e the label smoothing.  The loss of a row is
 
     (1 - e) w_t (log_z - x_t)  +  e / C * sum_c w_c (log_z - x_c),    log_z = log sum_c exp(x_c)
 
@@ -139,7 +139,7 @@ def _cross_entropy_backward_kernel(
 def cross_entropy_forward(
     logits, target, weight, losses, stats, ignore_index: int, label_smoothing: float, config
 ) -> None:
-    """Fills ``losses`` (N,) and ``stats`` (N, 2), both fp32, from logits (N, C), classes adjacent.
+    """Fill ``losses`` (N,) and ``stats`` (N, 2), fp32, from logits (N, C), contiguous along C.
 
     ``target`` (N,) is contiguous, ``weight`` (C,) contiguous or None; ``config`` has ``block`` and
     ``num_warps``.
@@ -168,9 +168,9 @@ def cross_entropy_backward(
     label_smoothing: float,
     config,
 ) -> None:
-    """Fills ``dlogits`` (N, C), which may be ``logits``, for the gradient of the losses (N,).
+    """Fill ``dlogits`` (N, C), which may be ``logits``, from the gradient of the losses (N,).
 
-    ``weight_sum``, one fp32 number, is read where there are weights and smoothing.
+    ``weight_sum``, one fp32 number, is read if there are both weights and label smoothing.
     """
     if dlogits.numel() == 0:
         return

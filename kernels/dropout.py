@@ -1,7 +1,7 @@
-"""Which weights dropout keeps: Philox4x32-10 keyed by (seed, batch, head, row, key).
+"""Dropout mask of attention weights: Philox4x32-10 keyed by (seed, batch, head, row, key).
 
-The same function as `fused_attention/philox.py`, so that neither the tile size nor the backend
-changes what is dropped.  Four consecutive keys share one call.
+`fused_attention/philox.py` computes the same function, so the mask depends neither on the tile size
+nor on the backend.  Four consecutive keys share one Philox call.
 """
 
 import triton
@@ -10,7 +10,7 @@ import triton.language as tl
 
 @triton.jit
 def keep_tile(seed_ptr, b, h, row, start_n, threshold, BLOCK_N: tl.constexpr):
-    """(M, BLOCK_N) of booleans; ``row``: (M, 1), ``start_n`` a multiple of four."""
+    """The mask of a tile, (M, BLOCK_N), True to keep; ``row``: (M, 1), ``start_n`` % 4 == 0."""
     seed = tl.load(seed_ptr).to(tl.uint64, bitcast=True)
     quad = start_n // 4 + tl.arange(0, BLOCK_N // 4)
     c0 = (quad[None, :] + row * 0).to(tl.uint32)

@@ -1,4 +1,4 @@
-"""Which tile of which head a program of attention computes."""
+"""The tile and the head that a program of an attention kernel computes."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ import triton.language as tl
 def query_tile(num_heads, seqlen_q, GROUP_SIZE: tl.constexpr, BLOCK_M: tl.constexpr):
     """start_m, off_b, off_h, off_hk and off_bh of a program over (batch, head, tile of rows).
 
-    The last rows of a head, which see the most keys under a causal mask, go first.
+    The last rows of a head start first: under a causal mask they see the most keys.
     """
     num_tiles = tl.cdiv(seqlen_q, BLOCK_M)
     pid = tl.program_id(0)
@@ -21,5 +21,5 @@ def query_tile(num_heads, seqlen_q, GROUP_SIZE: tl.constexpr, BLOCK_M: tl.conste
 
 @triton.jit
 def head_ptr(ptr, off_b, off_h, stride_b, stride_h):
-    """Where the head ``off_h`` of sequence ``off_b`` begins; offsets are int64 before they grow."""
+    """Pointer to head ``off_h`` of sequence ``off_b``; the products are int64."""
     return ptr + off_b.to(tl.int64) * stride_b + off_h.to(tl.int64) * stride_h

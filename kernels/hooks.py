@@ -13,13 +13,13 @@ import triton.language as tl
 
 @triton.jit
 def no_bounds(b, h, first, last, seqlen_q, seqlen_k, args):
-    """Bounds of a mask without any: every key may be visible, none is known to be."""
+    """Bounds for a mask that defines none: every key may be visible, no key is known to be."""
     return -(2**30), 2**30, 2**30, -(2**30)
 
 
 @triton.jit
 def fold_masks(keep, at, MASKS: tl.constexpr, mask_args):
-    """``keep``, and all masks combined with it."""
+    """``keep`` and all masks, combined by logical and."""
     for i in tl.static_range(len(MASKS)):
         keep = keep & MASKS[i](*at, mask_args[i])
     return keep
@@ -64,11 +64,11 @@ def fold_bounds(
     mask_args,
     BLOCK: tl.constexpr,
 ):
-    """Where to loop: the intersection of all bounds within [lowest, highest).
+    """Loop bounds: the intersection of all bounds within [lowest, highest).
 
     Returns (lo, hi, full_lo, full_hi) relative to ``lowest``, with 0 <= lo <= hi.  Blocks that
     start in [full_lo, full_hi), both multiples of BLOCK, are full: they need no mask.  There may
-    be none.
+    be no full block.
     """
     lo = lowest
     hi = highest
@@ -104,7 +104,7 @@ def block_count(bounds, PARTIAL: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def block_start(i, bounds, PARTIAL: tl.constexpr, BLOCK: tl.constexpr):
-    """Where the i-th partial, or the i-th full, block starts."""
+    """The start of the i-th partial block, or of the i-th full block."""
     lo, hi, full_lo, full_hi = bounds
     if PARTIAL:
         start = lo // BLOCK * BLOCK

@@ -71,5 +71,5 @@ def strides(*tensors) -> list[int]:
 
 
 def padded(head_dim: int) -> int:
-    """The power of two that a head_dim is padded to; at least 16, the least of a matrix unit."""
+    """The power of two that a head_dim is padded to; at least 16, as matrix units require."""
     return max(16, triton.next_power_of_2(head_dim))

@@ -8,7 +8,7 @@ import triton.language as tl
 def load_rows(
     ptr, offs, stride, lo, hi, DIM: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr
 ):
-    """Rows ``offs``, (rows, BLOCK); 0 in columns from DIM on, and if MASKED outside [lo, hi)."""
+    """Rows ``offs``, (rows, BLOCK): 0 in columns from DIM on and, if MASKED, outside [lo, hi)."""
     offs_d = tl.arange(0, BLOCK)
     pointers = ptr + offs[:, None].to(tl.int64) * stride + offs_d[None, :]
     if MASKED:

@@ -79,8 +79,8 @@ def _norm_input(
 def _pivot(x_ptr, residual_ptr, sum_ptr, rows, num_rows, stride_xm, stride_rm):
     """The first element of each row, before dropout, (M, 1): a number near the mean.
 
-    Subtracted before summing, so that a large offset does not cancel; a constant row gets variance
-    0.  0 where it is not finite.
+    The pivot is subtracted before summing, so that a large offset does not cancel and a constant
+    row gets variance 0.  If the element is not finite, the pivot is 0.
     """
     offs = rows.to(tl.int64)
     pivot = tl.load(x_ptr + offs * stride_xm, mask=rows < num_rows, other=0.0).to(tl.float32)
@@ -240,7 +240,7 @@ def _store_input_gradients(
     dropout_scale,
     BLOCK_N: tl.constexpr,
 ):
-    """Store dh plus the gradient of the sum: as it is for the residual, through dropout for x."""
+    """Store dh plus the gradient of the sum as dresidual, and after dropout as dx."""
     offs_n = start_n + tl.arange(0, BLOCK_N)
     if dsum_ptr is not None:
         dh += _tile(dsum_ptr, rows, offs_n, num_columns, keep)
@@ -320,7 +320,7 @@ def _norm_backward_long_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Gradients of the inputs, one row; `_norm_columns_kernel` has those of weight and bias."""
+    """Gradients of x and residual, one row; `_norm_columns_kernel` does weight and bias."""
     rows = tl.full([1, 1], 0, tl.int32) + tl.program_id(0)
     along = tl.zeros([1, BLOCK_N], tl.float32)
     total = tl.zeros([1, BLOCK_N], tl.float32)
@@ -364,7 +364,7 @@ def _norm_columns_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Partial gradients of weight and bias: a tile of columns, the rows shared among programs."""
+    """Partial gradients of weight and bias for a tile of columns; programs share the rows."""
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     dweight = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     dbias = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
@@ -395,7 +395,7 @@ def _norm_reduce_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Second stage: sums (partials, N) over its rows in fp32 and rounds once."""
+    """Second stage: sum (partials, N) over its rows in fp32 and round once."""
     offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start_m in tl.range(0, num_partials, BLOCK_M):

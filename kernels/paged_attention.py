@@ -1,4 +1,4 @@
-"""Attention over a paged cache: one kernel for decoding, chunked prefill and speculation.
+"""Attention over a paged KV cache: one kernel for decoding, chunked prefill and speculation.
 
 PagedAttention (Kwon et al. 2023, arXiv 2309.06180) with keys split among programs, as in
 Flash-Decoding (Dao et al. 2023), and the variant stack of `hooks`.
@@ -29,8 +29,8 @@ from .softmax import LN2, LOG2E, fold_scaled_scores, online_softmax
 def _sequence_of(tile, cu_seqlens_q_ptr, num_seqs, TOKENS: tl.constexpr):
     """The sequence that a tile of TOKENS belongs to, by bisection.
 
-    The tiles of sequence b are numbered from ``cu_seqlens_q[b] // TOKENS + b``, which leaves a
-    number for each, and sometimes one more, whose tile has no rows.
+    The tiles of sequence b are numbered from ``cu_seqlens_q[b] // TOKENS + b``.  This reserves a
+    number for every tile, and for some sequences one number more, whose tile has no rows.
     """
     lo = tile * 0
     hi = lo + num_seqs
@@ -55,7 +55,7 @@ def _group_bounds(
     GROUP_SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`fold_bounds` of a group of heads: the keys that any head sees, and those that all see."""
+    """`fold_bounds` of a group of heads: keys that any head sees, and keys that all heads see."""
     lo, hi, full_lo, full_hi = fold_bounds(
         b, first_h, first, last, 0, seqlen_k, seqlen_q, seqlen_k, BOUNDS, mask_args, BLOCK
     )
@@ -78,13 +78,13 @@ def _group_bounds(
             hi = tl.maximum(hi, hi_h)
             full_lo = tl.maximum(full_lo, full_lo_h)
             full_hi = tl.minimum(full_hi, full_hi_h)
-    # The bounds of a head that sees nothing may lie beyond the keys.
+    # The bounds of a head that sees no key may lie beyond the keys.
     return lo, tl.minimum(hi, seqlen_k), full_lo, tl.maximum(full_hi, full_lo)
 
 
 @triton.jit
 def _split_bounds(bounds, BLOCK: tl.constexpr):
-    """This split's share of the bounds: consecutive whole tiles, none where they run out."""
+    """The share of this split in the bounds: consecutive whole tiles, or none if too few remain."""
     lo, hi, full_lo, full_hi = bounds
     first = lo // BLOCK
     end = tl.cdiv(hi, BLOCK)
@@ -137,7 +137,7 @@ def _paged_attention_kernel(
     TOKENS: tl.constexpr = BLOCK_M // GROUP_SIZE
     tile = (
         tl.num_programs(0) - 1 - tl.program_id(0)
-    )  # under a causal mask the longest rows go first
+    )  # the last tiles, with the most keys under a causal mask, start first
     off_hk = tl.program_id(1)
     num_kv_heads = tl.num_programs(1)
     if ONE_TILE:
@@ -150,7 +150,7 @@ def _paged_attention_kernel(
     seqlen_q = tl.load(cu_seqlens_q_ptr + off_b + 1) - start_q
     if start_m >= seqlen_q:
         return
-    # Lengths are not checked on a GPU: never read beyond the row of the table.
+    # Lengths are not checked on a GPU, so never read beyond the row of the block table.
     seqlen_k = tl.minimum(tl.load(seq_lens_ptr + off_b), max_blocks * PAGE_SIZE)
     block_table_ptr += off_b.to(tl.int64) * stride_table
     k_ptr += off_hk.to(tl.int64) * stride_head
@@ -244,7 +244,7 @@ def _paged_attention_kernel(
     out_row = (tl.program_id(2).to(tl.int64) * num_tokens + token) * num_heads + off_h
     o = round_to(acc / l_safe[:, None], o_ptr.dtype.element_ty)
     tl.store(o_ptr + out_row[:, None] * HEAD_DIM + offs_d[None, :], o, mask=some)
-    lse = (m_i + tl.log2(l_safe)) * LN2  # -inf for a row that saw nothing
+    lse = (m_i + tl.log2(l_safe)) * LN2  # -inf for a row that sees no key
     tl.store(lse_ptr + out_row, lse, mask=exists)
 
 
@@ -287,7 +287,7 @@ def _combine_kernel(
         acc += tl.sum(tl.exp2((lse - most) * LOG2E)[:, None] * partial, 0)
     o = round_to(acc / total_safe, o_ptr.dtype.element_ty)
     tl.store(o_ptr + row * HEAD_DIM + offs_d, o, mask=offs_d < HEAD_DIM)
-    # -inf for a row that saw nothing
+    # -inf for a row that sees no key
     tl.store(lse_ptr + row, tl.where(total == 0, float("-inf"), most + tl.log2(total_safe) * LN2))
 
 
@@ -308,8 +308,8 @@ def paged_attention(
     """Fill ``o``, (S, T, H, D), and ``lse``, (S, T, H), fp32, both contiguous.
 
     ``k`` and ``v``, (num_blocks, page_size, kv_heads, head_dim), have equal strides; e4m3 may be
-    passed as uint8.  With ``one_tile`` no sequence has more tokens than a tile, and ``num_tiles``
-    is the number of sequences; otherwise ``num_tiles`` is that plus ``T // tokens of a tile``.
+    passed as uint8.  With ``one_tile``, no sequence has more tokens than a tile, and ``num_tiles``
+    is num_seqs; otherwise ``num_tiles`` is num_seqs plus T // (tokens of a tile).
     """
     num_tokens, num_heads, head_dim = q.shape
     page_size, num_kv_heads = k.shape[1:3]

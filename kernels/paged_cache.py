@@ -1,8 +1,8 @@
-"""Writing the paged cache: storing new tokens in their slots, copying blocks.
+"""Writes to the paged KV cache: storing new tokens in their slots, copying blocks.
 
 kv            (num_blocks, 2, page_size, heads, head_dim): keys and values of one layer
 slot          block * page_size + offset, int64; -1 for a token that is not stored
-scales        of 8-bit storage: (2, heads), read, or (num_blocks, 2, page_size, heads), written
+scales        for 8-bit storage: (2, heads), read, or (num_blocks, 2, page_size, heads), written
 BLOCK_H, BLOCK_D   heads of a program and their head_dim, padded to powers of two
 """
 

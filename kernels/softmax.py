@@ -48,6 +48,6 @@ def weights(s, sm_scale, lse, at, SCORES: tl.constexpr, score_args):
 
 @triton.jit
 def load_lse(lse_ptr, offs_m, seqlen_q):
-    """LSE in base 2; +inf, which makes the weights 0, for rows that see nothing or do not exist."""
+    """LSE in base 2; for rows that see no key or do not exist +inf, which makes weights 0."""
     lse = tl.load(lse_ptr + offs_m, mask=offs_m < seqlen_q, other=float("-inf")) * LOG2E
     return tl.where(lse == float("-inf"), float("inf"), lse)

@@ -1,4 +1,4 @@
-"""Blocks of memory by number: who holds each, and which may be taken back.  No tensors here."""
+"""A pool of numbered blocks: reference counts, prefix caching, eviction.  No tensors here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Hashable, Iterable, Sequence
 
 
 class OutOfBlocks(RuntimeError):
-    """More blocks were asked for than the pool can give; nothing has changed.
+    """Fewer blocks are free than were requested; nothing has changed.
 
     Attributes:
-        needed: blocks asked for.
-        free: blocks there are.
+        needed: the number of blocks requested.
+        free: the number of blocks available.
     """
 
     def __init__(self, needed: int, free: int) -> None:
@@ -24,42 +24,43 @@ class OutOfBlocks(RuntimeError):
 
 
 class BlockPool:
-    """Hands out the blocks ``0 .. num_blocks - 1`` and counts their holders, O(1) a block.
+    """Allocates the blocks ``0 .. num_blocks - 1`` and counts references to them, O(1) per block.
 
-    A block is held (by one holder or several), unused, or cached.  Cached is what happens to a
-    block that was published under a key, once nobody holds it: whoever finds it by its key may
-    share it again, until `alloc` needs it for something else.  Those released first go first.
+    A block is held (its reference count is positive), unused, or cached.  A block published under
+    a key becomes cached when its reference count falls to zero: `find` still returns it and `share`
+    holds it again, until `alloc` evicts it.  Eviction takes the least recently released block
+    first.
 
-    Every method either does all it was asked or raises and changes nothing.
+    Every method either succeeds, or raises and changes nothing.
 
     Args:
-        num_blocks: from 1 to 2**31 - 1, what a block table of int32 can name.
+        num_blocks: from 1 to 2**31 - 1, so that an int32 block table can hold every block number.
     """
 
     def __init__(self, num_blocks: int) -> None:
         check_int("num_blocks", num_blocks, 1, 2**31 - 1)
         self.num_blocks = num_blocks
         self._refs = [0] * num_blocks
-        self._unused = list(range(num_blocks - 1, -1, -1))  # a stack: low numbers first
-        self._cached: OrderedDict[int, None] = OrderedDict()  # the next to go first
+        self._unused = list(range(num_blocks - 1, -1, -1))  # a stack: low numbers on top
+        self._cached: OrderedDict[int, None] = OrderedDict()  # the next to evict first
         self._key_of: dict[int, Hashable] = {}
         self._block_of: dict[Hashable, int] = {}
 
     @property
     def num_free(self) -> int:
-        """Blocks `alloc` can hand out: unused and cached."""
+        """The number of blocks that `alloc` can hand out, unused or cached."""
         return len(self._unused) + len(self._cached)
 
     @property
     def num_cached(self) -> int:
-        """Blocks nobody holds that can still be found by their key."""
+        """The number of cached blocks: published, with reference count zero."""
         return len(self._cached)
 
     def alloc(self, n: int) -> list[int]:
-        """``n`` blocks with one holder each; cached ones are taken when no unused are left.
+        """Allocate ``n`` blocks, reference count 1 each; evict cached blocks if none are unused.
 
         Raises:
-            OutOfBlocks: there are fewer than ``n``; none is taken.
+            OutOfBlocks: fewer than ``n`` blocks are free; none is allocated.
         """
         check_int("n", n, 0)
         if n > self.num_free:
@@ -72,10 +73,10 @@ class BlockPool:
         return ids
 
     def share(self, ids: Sequence[int]) -> None:
-        """Add a holder to each block: to those held already, and to cached ones.
+        """Add a reference to each block, which must be held or cached.
 
         Raises:
-            ValueError: a block that is unused, or does not exist.
+            ValueError: a block is unused or does not exist.
         """
         for block in self._existing(ids):
             if not self._refs[block] and block not in self._cached:
@@ -85,10 +86,10 @@ class BlockPool:
             self._cached.pop(block, None)
 
     def release(self, ids: Sequence[int]) -> None:
-        """Take a holder from each block, as often as it is named.
+        """Remove one reference for every occurrence of a block in ``ids``.
 
-        Blocks that lose their last holder can be allocated again: first those without a key,
-        then the others in the order in which they were released.
+        Blocks whose reference count falls to zero can be allocated again: unpublished blocks
+        first, then published ones in the order of their release.
 
         Raises:
             ValueError: a block is released more often than it is held, or does not exist.
@@ -104,17 +105,17 @@ class BlockPool:
                 self._retire(block)
 
     def refs(self, block: int) -> int:
-        """How many hold ``block``."""
+        """The reference count of ``block``."""
         self._existing((block,))
         return self._refs[block]
 
     def publish(self, block: int, key: Hashable) -> None:
-        """Let ``block`` be found by ``key`` until it is unpublished or evicted.
+        """Let `find` return ``block`` for ``key`` until the block is unpublished or evicted.
 
-        Where another block has the key, that one keeps it.
+        If another block is published under the key already, nothing changes.
 
         Raises:
-            ValueError: nobody holds the block, or it has another key.
+            ValueError: the block is not held, or it is published under another key.
         """
         if not self.refs(block):
             raise ValueError(f"block: expected one that is held, got {block}, which is not")
@@ -124,7 +125,7 @@ class BlockPool:
             self._key_of[block] = key
 
     def unpublish(self, block: int) -> None:
-        """Let ``block`` be found no more; nothing happens if it could not be."""
+        """Remove the key of ``block``, if it has one; a cached block becomes unused."""
         self._existing((block,))
         if block in self._key_of:
             del self._block_of[self._key_of.pop(block)]
@@ -133,15 +134,15 @@ class BlockPool:
             self._unused.append(block)
 
     def is_published(self, block: int) -> bool:
-        """Whether others may find ``block``: then its content must not change."""
+        """Whether ``block`` has a key; if so, its content must not change."""
         return block in self._key_of
 
     def find(self, key: Hashable) -> int | None:
-        """The block published under ``key``; `share` it to keep it."""
+        """The block published under ``key``, or None; `share` the block to keep it."""
         return self._block_of.get(key)
 
     def check(self) -> None:
-        """Verify that the books balance; raises RuntimeError naming what does not."""
+        """Verify the bookkeeping; raises RuntimeError naming the inconsistency."""
         unused, cached = set(self._unused), set(self._cached)
         held = {block for block, refs in enumerate(self._refs) if refs > 0}
         faults = {
@@ -178,7 +179,7 @@ class BlockPool:
 
 
 def check_int(name: str, value, low: int, high: float = float("inf")) -> None:
-    """Raise unless ``value`` is an int, and no bool, from ``low`` to ``high``."""
+    """Raise TypeError unless ``value`` is an int (no bool), ValueError outside [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if not low <= value <= high:

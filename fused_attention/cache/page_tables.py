@@ -1,8 +1,9 @@
-"""Which blocks hold a sequence's keys and values: tables of pages, and the steps that grow them.
+"""Block tables of sequences over one pool, and the steps that extend them.  No tensors here.
 
-Numbers only.  Page ``i`` of a sequence holds the positions ``i * page_size`` onwards; its table
-says in which block of the pool.  Sequences share blocks; one is written only by its sole holder
-and only while it is unpublished, so what others can see never changes under them.
+Page ``i`` of a sequence holds the positions from ``i * page_size`` on; entry ``i`` of the
+sequence's block table is the block of the pool that stores the page.  Sequences share blocks with
+copy-on-write: a sequence writes to a block only if no other sequence holds it and it is
+unpublished.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ class Seq:
     """A sequence in the cache.  Made by `PagedKVCache.new` and `PagedKVCache.fork`.
 
     Attributes:
-        length: keys and values it holds, in tokens; grows when a step ends well.
-        blocks: the block of every page.  The first ``dropped`` pages have left the window; their
-            entries are 0, a block like any other, which no query looks at.
-        dropped: pages given back since no later query can see them.
+        length: the number of tokens whose keys and values are cached; a successful step adds to it.
+        blocks: the block table: the block of every page.  The first ``dropped`` entries are 0, a
+            valid block number, but no query reads those pages.
+        dropped: the number of pages released because they lie before the window of later queries.
     """
 
     __slots__ = ("blocks", "dropped", "keys", "length", "live")
@@ -32,12 +33,12 @@ class Seq:
         self.length = length
         self.blocks = array("i", blocks)
         self.dropped = 0
-        self.keys = list(keys)  # of its pages, as far as `new` was told the tokens
+        self.keys = list(keys)  # page keys, for the tokens that `new` was given
         self.live = True
 
     @property
     def held(self) -> list[int]:
-        """The blocks it counts as a holder of."""
+        """The blocks to which the sequence has a reference."""
         return self.blocks[self.dropped :].tolist()
 
     def __repr__(self) -> str:
@@ -47,17 +48,20 @@ class Seq:
 
 @dataclass
 class Reservation:
-    """What a step has taken from the pool: enough to finish the step, or to undo it."""
+    """The blocks that a step has allocated, with the records to commit or cancel the step."""
 
     seqs: list[Seq]
     counts: list[int]
     copies: list[tuple[int, int]] = field(default_factory=list)  # (source, target) blocks
-    _copied: list[tuple[Seq, int]] = field(default_factory=list)  # whose page each copy is
-    _grown: list[tuple[Seq, int]] = field(default_factory=list)  # and how many pages it had
+    _copied: list[tuple[Seq, int]] = field(default_factory=list)  # (sequence, page) of each copy
+    _grown: list[tuple[Seq, int]] = field(default_factory=list)  # (sequence, pages before)
 
 
 class PageTables:
-    """The tables of all sequences over one pool.  Every method does all it should, or raises."""
+    """The block tables of all sequences over one pool.
+
+    Every method either succeeds, or raises and changes nothing.
+    """
 
     def __init__(
         self,
@@ -75,7 +79,7 @@ class PageTables:
         self.live: set[Seq] = set()
 
     def new(self, tokens: Sequence[int] | None = None) -> Seq:
-        """An empty sequence, or one that begins with what others have cached of ``tokens``."""
+        """A new sequence that starts with the longest cached prefix of ``tokens``, if any."""
         keys, blocks, length = [], [], 0
         if tokens is not None and self.prefix_cache:
             keys = page_keys(tokens, self.page_size)
@@ -85,7 +89,7 @@ class PageTables:
                     break
                 blocks.append(block)
             self.pool.share(blocks)
-            # Something must be computed to have an output: the last token, at least.
+            # Leave at least the last token to the next step, which must compute its output.
             length = max(0, min(len(blocks) * self.page_size, len(tokens) - 1))
         seq = Seq(length, blocks, keys)
         self.live.add(seq)
@@ -94,14 +98,15 @@ class PageTables:
     def fork(self, seq: Seq) -> Seq:
         self.check_live(seq)
         self.pool.share(seq.held)
-        twin = Seq(seq.length, seq.blocks)  # what it will be fed is not known
+        twin = Seq(seq.length, seq.blocks)  # no page keys: its next tokens are unknown
         twin.dropped = seq.dropped
         self.live.add(twin)
         return twin
 
     def free(self, seq: Seq) -> None:
         self.check_live(seq)
-        # The end of a prefix is of no use without its beginning, so it is forgotten first.
+        # Release the last page first, so that it is evicted first: a page is found only together
+        # with all pages before it.
         self.pool.release(seq.held[::-1])
         self.live.remove(seq)
         seq.live = False
@@ -129,12 +134,13 @@ class PageTables:
         del seq.blocks[kept:], seq.keys[:]
 
     def reserve(self, seqs: Sequence[Seq], counts: Sequence[int]) -> Reservation:
-        """Blocks for ``counts[i]`` more tokens of ``seqs[i]``; pages to be written are exclusive.
+        """Allocate blocks for ``counts[i]`` more tokens of ``seqs[i]``.
 
-        Also gives back the pages that no query from here on can see.
+        A shared page that will be written gets a new block, to which the caller must copy its
+        content (``copies`` of the result).  Pages that no query from now on can see are released.
 
         Raises:
-            OutOfBlocks: nothing is taken, and nothing given back.
+            OutOfBlocks: too few blocks are free; nothing is allocated or released.
         """
         self._check_counts(seqs, counts)
         taken = Reservation(list(seqs), list(counts))
@@ -159,7 +165,7 @@ class PageTables:
         return taken
 
     def commit(self, taken: Reservation) -> None:
-        """The new tokens count, and whole pages of known tokens can be found by others."""
+        """Add the new tokens to the lengths, and publish the full pages whose tokens are known."""
         self.pool.release([source for source, _ in taken.copies])
         for seq, count in zip(taken.seqs, taken.counts, strict=True):
             before = seq.length // self.page_size
@@ -169,7 +175,7 @@ class PageTables:
                 self.pool.publish(seq.blocks[page], seq.keys[page])
 
     def cancel(self, taken: Reservation) -> None:
-        """Every table is as it was before `reserve`, but for pages that no query could see."""
+        """Undo `reserve`, except that pages which no query can see stay released."""
         for seq, count in taken._grown:
             self.pool.release(seq.blocks[count:].tolist())
             del seq.blocks[count:]
@@ -178,7 +184,7 @@ class PageTables:
             seq.blocks[page] = source
 
     def check(self) -> None:
-        """Verify that tables and pool agree; raises RuntimeError naming what does not."""
+        """Verify that block tables and pool agree; raises RuntimeError naming the inconsistency."""
         self.pool.check()
         held = Counter(block for seq in self.live for block in seq.held)
         for block in range(self.pool.num_blocks):
@@ -216,7 +222,7 @@ class PageTables:
                 )
 
     def _must_copy(self, seq: Seq) -> bool:
-        """Whether the page of the next token exists and others hold it, or may find it."""
+        """Whether the next token goes into an existing page whose block is shared or published."""
         page = seq.length // self.page_size
         if page >= len(seq.blocks):
             return False
@@ -227,7 +233,7 @@ class PageTables:
         return -(-length // self.page_size)
 
     def _dead_pages(self, length: int) -> int:
-        """Pages at the front that no query at position ``length`` or later can see."""
+        """The number of leading pages that no query at position ``length`` or later can see."""
         return 0 if self.window is None else max(0, length - self.window) // self.page_size
 
     def _dead_blocks(self, seq: Seq) -> list[int]:
@@ -245,10 +251,10 @@ class PageTables:
 
 
 def page_keys(tokens: Sequence[int], page_size: int) -> list[bytes]:
-    """For each whole page of ``tokens``, a hash of the tokens up to its end.
+    """The key of each full page of ``tokens``: a hash of all tokens up to the end of the page.
 
-    SHA-256 over the key of the page before and the page's tokens, so that equal keys mean equal
-    history, also where somebody tries to construct a collision.
+    SHA-256 of the previous page's key and the page's tokens, so that equal keys mean equal
+    prefixes, even against deliberate collisions.
     """
     keys, key = [], b"fused_attention.PagedKVCache"
     for start in range(0, len(tokens) - page_size + 1, page_size):

@@ -1,4 +1,4 @@
-"""Keys and values of many sequences in pages of one pool: no copies to grow, share or drop them.
+"""A paged KV cache: sequences grow, share pages and are freed without moving keys or values.
 
 Paged attention: Kwon et al. 2023, arXiv 2309.06180.
 """
@@ -22,14 +22,13 @@ from .step_tensors import StepTensors
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _QUANTISED = (torch.int8, torch.float8_e4m3fn)
-_PAGE_MULTIPLE = 16  # what a tile of keys can be
+_PAGE_MULTIPLE = 16  # a tile of keys, 16 at least, must divide a page
 
 
 class PagedKVCache:
-    """A paged cache of keys and values for every layer of a model.
+    """A paged KV cache for all layers of a model.
 
-    A model calls `attend` in place of its attention, between the beginning and the end of a
-    `step`::
+    Inside a `step`, the model calls `attend` in place of its attention::
 
         cache = fa.PagedKVCache(layers, kv_heads, head_dim, num_blocks=1024, max_seqs=8,
                                 max_seq_len=4096)
@@ -40,28 +39,31 @@ class PagedKVCache:
 
     Args:
         num_layers, num_kv_heads, head_dim: of the model; head_dim from 1 to 256.
-        num_blocks: pages in the pool, of ``page_size`` tokens each.
-        page_size: a multiple of 16.
+        num_blocks: blocks in the pool; a block holds a page of ``page_size`` tokens.
+        page_size: tokens of a page, a multiple of 16.
         dtype: of q, k and v: fp32, fp16 or bf16.
-        kv_dtype: what is stored: ``dtype`` itself (the default) or one that it can hold, as fp32
-            holds bf16; int8 or float8_e4m3fn.
-        kv_scales: for int8 and fp8, (num_layers, 2, num_kv_heads) fp32: keys and values of a head
-            are stored divided by it.  By default there is a scale for every token and head,
-            computed as it is written; it costs 4 bytes for head_dim bytes stored.
-        window: a query sees itself and ``window`` keys before it, as with
-            ``sliding_window(window)``, which `attend` applies.  Pages that no later query can see
-            are given back when the sequence's next step begins.
-        prefix_cache: reuse pages that hold the same tokens after the same tokens.
-        max_seqs: sequences in one step.
-        max_seq_len: tokens of one sequence.
-        device: of everything.
+        kv_dtype: dtype in which keys and values are stored: ``dtype`` (the default), a narrower
+            floating dtype whose numbers ``dtype`` represents exactly (bf16 under fp32, for
+            example), int8 or float8_e4m3fn.
+        kv_scales: for int8 and fp8: (num_layers, 2, num_kv_heads), fp32; the keys and the values
+            of a head are divided by their scale when stored.  By default every token and head has
+            a scale, computed when it is written, which costs 4 bytes per head_dim bytes stored.
+        window: a query sees itself and the ``window`` keys before it; `attend` applies
+            ``sliding_window(window)``.  Pages that no later query can see are released when the
+            sequence's next step begins.
+        prefix_cache: enable prefix caching: reuse a page for a sequence whose tokens are the same
+            up to the end of the page.
+        max_seqs: the most sequences in one step.
+        max_seq_len: the most tokens of one sequence.
+        device: of all tensors.
 
-    The pages of layer ``i`` are ``kv[i]``, (num_blocks, 2, page_size, num_kv_heads, head_dim),
-    keys before values; its scales are ``scales[i]``, None where there are none.
+    The blocks of layer ``i`` are ``kv[i]``, (num_blocks, 2, page_size, num_kv_heads, head_dim),
+    keys before values; the scales of layer ``i`` are ``scales[i]``, None unless ``kv_dtype`` is
+    int8 or float8_e4m3fn.
 
     Raises:
         ValueError, TypeError: an argument out of range, or of the wrong type.
-        NotImplementedError: a ``kv_dtype`` that is stored neither as it is nor with scales.
+        NotImplementedError: a ``kv_dtype`` other than those above.
     """
 
     def __init__(
@@ -113,51 +115,52 @@ class PagedKVCache:
             self.scales = pages(dtype=torch.float32)
         elif kv_scales is not None:
             self.scales = list(kv_scales.to(self.device, copy=True))
-        # Every new token has a slot of its own, so no step has more tokens than there are slots.
+        # Every new token needs its own slot, so the slots of the pool bound the tokens of a step.
         max_tokens = min(num_blocks * page_size, max_seqs * max_seq_len)
         max_pages = -(-max_seq_len // page_size)
         self._tensors = StepTensors(max_seqs, max_pages, max_tokens, self.device)
 
     @property
     def pool(self) -> BlockPool:
-        """Who holds which block; ``pool.num_free`` are left."""
+        """The pool with the reference counts of all blocks; ``pool.num_free`` blocks are free."""
         return self._tables.pool
 
     def new(self, tokens: Sequence[int] | torch.Tensor | None = None) -> Seq:
-        """A new sequence, empty unless a prefix of it is cached.
+        """A new sequence, empty unless a prefix of ``tokens`` is cached.
 
-        With ``prefix_cache``, ``tokens`` are those it will be fed first.  Its ``length`` says how
-        many of them are there already: feed ``tokens[seq.length:]``, which is never empty, since
-        the output of the last token must be computed.  Once a step has ended well, the whole
-        pages of ``tokens`` it has filled are there for others.
+        With ``prefix_cache``, ``tokens`` are the first tokens of the sequence, of which
+        ``seq.length`` are cached already: feed ``tokens[seq.length:]``.  The last token is always
+        left to be fed, since its output must be computed.  After a successful step, other
+        sequences can reuse the full pages of ``tokens`` that the step has filled.
         """
         self._check_no_step("new")
         return self._tables.new(None if tokens is None else _token_list(tokens, self.max_seq_len))
 
     def fork(self, seq: Seq) -> Seq:
-        """A sequence that continues ``seq`` on its own; pages are shared until one is written."""
+        """A copy of ``seq`` that continues independently; shared pages are copied on write."""
         self._check_no_step("fork")
         return self._tables.fork(seq)
 
     def truncate(self, seq: Seq, length: int) -> None:
-        """Forget all but the first ``length`` tokens, as after a speculation that failed.
+        """Remove all but the first ``length`` tokens, for example rejected speculative tokens.
 
-        Under a window a sequence can always go back to where its last step began, and to 0.
+        With a window, ``length`` can always be 0, or at least the length before the sequence's last
+        step.  Other lengths raise ValueError if their window reaches into released pages.
         """
         self._check_no_step("truncate")
         self._tables.truncate(seq, length)
 
     def free(self, seq: Seq) -> None:
-        """Give back the pages of ``seq``, which must not be used any more."""
+        """Release the pages of ``seq``, which must not be used afterwards."""
         self._check_no_step("free")
         self._tables.free(seq)
 
     def step(self, seqs: Sequence[Seq], n_new: int | Sequence[int]) -> Step:
-        """Add ``n_new`` tokens to each of ``seqs`` (one number, or one a sequence): a `Step`.
+        """A `Step` that adds ``n_new`` tokens to each of ``seqs``: one number, or one per sequence.
 
-        Used as a context manager.  On entry all memory is reserved, or `OutOfBlocks` is raised
-        and nothing has changed: free a sequence, or take fewer, and try again.  When the body
-        ends the tokens count; when it raises, they never were.
+        Use the step as a context manager.  Entering it allocates all blocks; if too few are free,
+        it raises `OutOfBlocks` and changes nothing: free a sequence or add fewer tokens, and try
+        again.  If the body raises, the step is undone; otherwise the tokens are in the cache.
         """
         return Step(self, seqs, n_new)
 
@@ -175,25 +178,25 @@ class PagedKVCache:
         num_splits: int | None = None,
         return_lse: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Write the step's keys and values of one layer, and attend to them and all before.
+        """Write the new keys and values of one layer, and attend to them and all earlier ones.
 
         Args:
             layer: from 0 to num_layers - 1.
-            q: (tokens, heads, head_dim), the new tokens of all sequences, in the order of the
-                step's; num_kv_heads divides heads.
+            q: (tokens, heads, head_dim), the new tokens of all sequences, in the order of
+                ``step.seqs``; num_kv_heads divides heads.
             k, v: (tokens, num_kv_heads, head_dim).
-            step: the one that is open.
-            variants: further variants of attention; indices as in a batch of ``seqs``.
+            step: the open step.
+            variants: further variants of attention, for which ``step.seqs`` are the batch.
             scale: of the scores; 1 / sqrt(head_dim) by default.
-            causal: a token sees no later one.
+            causal: whether a causal mask applies; must be True if the cache has a window.
             num_splits, return_lse: as for `paged_attention`.
 
         Returns:
             (tokens, heads, head_dim), and with ``return_lse`` the LSE, (tokens, heads).
 
         Raises:
-            ValueError, TypeError: tensors that do not fit the cache or the step.
-            RuntimeError: the step is not open.
+            ValueError, TypeError: arguments that do not fit the cache or the step.
+            RuntimeError: ``step`` is not the open step of this cache.
         """
         self._check_tensors(layer, q, k, v, step)
         variants = as_variants(variants)
@@ -215,7 +218,7 @@ class PagedKVCache:
         )
 
     def check(self) -> None:
-        """Verify that the books balance; raises RuntimeError naming what does not."""
+        """Verify the bookkeeping; raises RuntimeError naming the inconsistency."""
         self._tables.check()
 
     def _check_no_step(self, what: str) -> None:
@@ -244,22 +247,23 @@ class PagedKVCache:
 
 
 class Step:
-    """New tokens for some sequences: made by `PagedKVCache.step`, valid inside its ``with``.
+    """New tokens of some sequences; made by `PagedKVCache.step`, valid inside its ``with`` block.
 
     Attributes:
         seqs: the sequences, in the order of their tokens.
-        n_new: new tokens of each.
-        num_tokens: new tokens of all.
-        max_seqlen_q: the most of one.
-        positions: (tokens,) int64, where in its sequence each new token stands, from 0.
-        last: (seqs,) int64, the index of each sequence's last new token; means nothing for a
-            sequence that brings none.
+        n_new: the number of new tokens of each sequence.
+        num_tokens: the number of new tokens of all sequences.
+        max_seqlen_q: the most new tokens of one sequence.
+        positions: (tokens,) int64, the position of each new token in its sequence, from 0.
+        last: (seqs,) int64, the index of each sequence's last new token; undefined for a sequence
+            without new tokens.
         slot_mapping: (tokens,) int64, block * page_size + offset of each new token.
         block_table: (seqs, max_pages) int32, the block of each page.
-        seq_lens: (seqs,) int32, keys of each sequence, the new ones included.
-        cu_seqlens_q: (seqs + 1,) int32, where each sequence's new tokens begin.
+        seq_lens: (seqs,) int32, the number of keys of each sequence, including the new ones.
+        cu_seqlens_q: (seqs + 1,) int32, the index at which each sequence's new tokens begin, and
+            ``num_tokens`` at the end.
 
-    The tensors are views of buffers that the next step refills in place.
+    The tensors are views of buffers that the next step overwrites.
     """
 
     def __init__(self, cache: PagedKVCache, seqs: Sequence[Seq], n_new: int | Sequence[int]):
@@ -293,7 +297,7 @@ class Step:
         settle(self._taken)
 
     def _prepare(self) -> None:
-        """Fill the tensors and copy the pages that are shared and will be written."""
+        """Fill the tensors, and copy the shared pages that will be written (copy-on-write)."""
         cache = self._cache
         self.num_tokens, self.max_seqlen_q = sum(self.n_new), max(self.n_new, default=0)
         filled = cache._tensors.fill(self.seqs, self.n_new, cache.page_size, cache.pool.num_blocks)

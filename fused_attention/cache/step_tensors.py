@@ -1,8 +1,9 @@
-"""The integer tensors of a step: where its tokens are written, and which pages are read.
+"""The integer tensors of a step: slot mapping, block table, positions and lengths.
 
-They live in buffers that are made once and refilled in place, so a captured CUDA graph that reads
-them replays with the numbers of the step that is open.  What a step leaves over is neutral: rows
-of zero keys and zero queries, slots of -1.  So a graph captured with more sequences serves fewer.
+The tensors are views of buffers that are allocated once and refilled in place, so that a captured
+CUDA graph replays with the values of the open step.  Buffer entries beyond the step cause no work:
+their sequences have no keys and no queries, and their slots are -1.  A graph captured with more
+sequences can therefore replay steps with fewer.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ class StepTensors:
         self.last = zeros(max_seqs, dtype=torch.int64)
         self.positions = zeros(max_tokens, dtype=torch.int64)
         self.slot_mapping = zeros(max_tokens, dtype=torch.int64).fill_(-1)
-        self._filled = 0  # of positions and slot_mapping
+        self._filled = 0  # entries in use of positions and slot_mapping
 
     def fill(
         self, seqs: Sequence[Seq], counts: Sequence[int], page_size: int, num_blocks: int
     ) -> dict[str, torch.Tensor]:
-        """The tensors of a step that adds ``counts[i]`` tokens to ``seqs[i]``, by name.
+        """The tensors, by name, of a step that adds ``counts[i]`` tokens to ``seqs[i]``.
 
-        Raises ValueError, and touches no buffer, if a table names a block that does not exist.
+        Raises ValueError, and changes no buffer, if a block table has a block outside the pool.
         """
         lengths = np.array([seq.length for seq in seqs], np.int64)
         new = np.array(counts, np.int64)
@@ -67,19 +68,22 @@ class StepTensors:
         }
 
     def _refill(self, buffer: torch.Tensor, values: np.ndarray, rest: int) -> None:
-        """All of a buffer of one number a sequence: small enough to send whole."""
+        """Fill a buffer with ``values``, then ``rest``; it is small enough to copy whole."""
         whole = np.full(len(buffer), rest, values.dtype)
         whole[: len(values)] = values
         buffer.copy_(self._host(whole), non_blocking=True)
 
     def _host(self, values: np.ndarray) -> torch.Tensor:
-        """Pinned for a GPU, where PyTorch keeps the memory from reuse until it has been read."""
+        """``values`` as a CPU tensor, pinned if the buffers are on a GPU.
+
+        PyTorch does not reuse pinned memory before a pending copy has read it.
+        """
         tensor = torch.from_numpy(values)
         return tensor.pin_memory() if self.seq_lens.is_cuda else tensor
 
 
 def _table(seqs: Sequence[Seq], num_blocks: int) -> np.ndarray:
-    """(sequences, most pages of one) int64, padded with block 0."""
+    """The block tables, (sequences, most pages of a sequence), int64, padded with block 0."""
     table = np.zeros((len(seqs), max(map(len, (seq.blocks for seq in seqs)), default=0)), np.int64)
     for row, seq in zip(table, seqs, strict=True):
         row[: len(seq.blocks)] = seq.blocks

@@ -1,4 +1,4 @@
-"""Modules over the fused ops; constructors and state dicts are torch's where it has them."""
+"""Modules on the fused ops; a module that torch has too keeps its constructor and state dict."""
 
 from .activation import GELU
 from .loss import CrossEntropyLoss

@@ -1,4 +1,4 @@
-"""torch's GELU on the fused op."""
+"""GELU on the fused op."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""torch's cross-entropy on the fused op."""
+"""Cross-entropy loss on the fused op."""
 
 import torch
 from torch import nn

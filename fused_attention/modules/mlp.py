@@ -1,4 +1,4 @@
-"""The feed-forward half of a transformer block."""
+"""The feed-forward network of a transformer block."""
 
 from functools import partial
 
@@ -20,12 +20,13 @@ class MLP(nn.Module):
         hidden_dim: size between the two projections; ``4 * embed_dim`` by default.
         activation: "gelu" (exact), "gelu_tanh", "relu", or gated "geglu" (exact), "geglu_tanh",
             "swiglu".
-        bias: whether the projections have one.
+        bias: whether the two projections have a bias.
 
-    ``up.weight`` is (hidden_dim, embed_dim); gated (2 * hidden_dim, embed_dim), first the rows of
-    the gate, which is the half that is activated.  Shazeer 2020, arXiv 2002.05202.
+    ``up.weight`` is (hidden_dim, embed_dim).  In a gated MLP it is (2 * hidden_dim, embed_dim): the
+    rows of the gate, to which the activation applies, before those of ``up``.  Shazeer 2020,
+    arXiv 2002.05202.
 
-    Raises ValueError for an activation of another name.
+    Raises ValueError for an unknown activation.
     """
 
     def __init__(

@@ -16,14 +16,15 @@ from ..variants import bias, causal, mask
 class MultiheadAttention(nn.MultiheadAttention):
     """``torch.nn.MultiheadAttention`` on `fused_attention.attention`.
 
-    Constructor, state dict, initialization and signature are torch's, and so are the results, but
-    for a query that may attend to nothing (every key padded, say): its attention is zero here, so
-    that its output is the bias of ``out_proj``, where torch's is NaN or not depending on the path
-    it takes.  ``need_weights=True``, torch's default, holds every weight in memory; pass False.
+    Constructor, state dict, initialization, signature and results are the same as torch's, with one
+    exception: for a query that sees no key (if every key is padding, for example) the attention is
+    zero, so the output is the bias of ``out_proj``; in torch it can be NaN, depending on the
+    implementation that torch selects.  ``need_weights=True``, torch's default, keeps all attention
+    weights in memory; pass False to avoid that.
 
     Raises:
-        ValueError, TypeError: shapes or dtypes that do not fit, ``is_causal`` without
-            ``attn_mask``, where torch raises RuntimeError or AssertionError.
+        ValueError, TypeError: shapes or dtypes that do not fit, or ``is_causal`` without
+            ``attn_mask``; torch raises RuntimeError or AssertionError for these.
         NotImplementedError: nested tensors.
     """
 
@@ -44,7 +45,7 @@ class MultiheadAttention(nn.MultiheadAttention):
             x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
             for x in self._projected(*_batch_first(batch_dim, query, key, value))
         )  # (B, H, L, D)
-        # The hint says that attn_mask is causal, and then need not be looked at.
+        # is_causal promises that attn_mask is causal, so that attn_mask need not be read.
         hinted = is_causal and key_padding_mask is None and not need_weights
         masks = [] if hinted else self._masks(q, k, key_padding_mask, attn_mask)
         dropout_p = self.dropout if self.training else 0.0
@@ -60,7 +61,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         return out[0] if batch_dim is None else out.transpose(0, batch_dim), weights
 
     def _projected(self, query, key, value):
-        """(B, L, E) each; of keys and values also the learnt and the zero ones at the end."""
+        """Projections, (B, L, E) each; keys and values extended as `_extended` does."""
         weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if self.in_proj_weight is not None:
             if query is key is value:
@@ -80,14 +81,14 @@ class MultiheadAttention(nn.MultiheadAttention):
         return q, k, v
 
     def _masks(self, q, k, key_padding_mask, attn_mask) -> list[torch.Tensor]:
-        """(B or 1, H or 1, L or 1, S) each: boolean, True to attend, or added to the scores."""
+        """Masks, (B or 1, H or 1, L or 1, S): boolean, True to attend, or added to the scores."""
         masks = []
         if key_padding_mask is not None:
             masks.append(key_padding_mask.reshape(len(q), 1, 1, -1))
         if attn_mask is not None:
             heads = q.shape[:2] if attn_mask.ndim == 3 else (1, 1)
             masks.append(attn_mask.reshape(*heads, *attn_mask.shape[-2:]))
-        # What was appended to the keys is always seen.
+        # Keys appended by `_extended` are always visible.
         masks = [F.pad(m, (0, k.shape[2] - m.shape[-1])) for m in masks]
         return [~m if m.dtype == torch.bool else m for m in masks]
 
@@ -143,7 +144,10 @@ def _check_mask(name: str, x, *shapes: tuple[int, ...]) -> None:
 
 
 def _batch_first(batch_dim: int | None, query, key, value):
-    """(B, L, E); what is one tensor stays one, for then a single projection serves."""
+    """query, key and value as (B, L, E).
+
+    Arguments that are the same tensor stay the same tensor, so that `_projected` projects it once.
+    """
 
     def moved(x):
         return x[None] if batch_dim is None else x.transpose(0, batch_dim)
@@ -154,7 +158,7 @@ def _batch_first(batch_dim: int | None, query, key, value):
 
 
 def _with_weights(q, k, v, masks, dropout_p):
-    """Attention with its weights (B, H, L, S), after dropout as torch's are."""
+    """Output and weights (B, H, L, S) of attention; as in torch, the weights are after dropout."""
     scores = (q / math.sqrt(q.shape[-1])) @ k.mT
     for m in masks:
         scores = scores.masked_fill(~m, -math.inf) if m.dtype == torch.bool else scores + m

@@ -1,4 +1,4 @@
-"""torch's norms on the fused ops, alone and after the residual sum."""
+"""LayerNorm and RMSNorm on the fused ops, alone and after a residual sum."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class _AfterSum(nn.Module):
-    """What the norms after a sum add to the norms they derive from."""
+    """Mixin for a norm after a residual sum: its options ``dropout`` and ``prenorm``."""
 
     def __init__(self, *args, dropout: float = 0.0, prenorm: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -46,12 +46,13 @@ class _AfterSum(nn.Module):
 class AddLayerNorm(_AfterSum, nn.LayerNorm):
     """``normed, residual = layer_norm(residual + dropout(x))``: `fused_attention.add_layer_norm`.
 
-    Without a residual x itself is the sum, as where a residual stream begins.  Constructor and
-    state dict are those of ``torch.nn.LayerNorm``, and beyond them:
+    Without a residual, x itself is the sum, as at the start of a residual stream; dropout does not
+    apply then.  The state dict is that of ``torch.nn.LayerNorm``; the constructor has two more
+    arguments.
 
     Args:
         dropout: probability of dropping an element of x, in training only.
-        prenorm: return (normed, sum); False returns normed alone.
+        prenorm: return (normed, sum); if False, return normed alone.
     """
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None):
@@ -64,8 +65,8 @@ class AddLayerNorm(_AfterSum, nn.LayerNorm):
 class AddRMSNorm(_AfterSum, nn.RMSNorm):
     """``normed, residual = rms_norm(residual + dropout(x))``: `fused_attention.add_rms_norm`.
 
-    Constructor and state dict are those of ``torch.nn.RMSNorm``; ``dropout`` and ``prenorm`` as
-    for `AddLayerNorm`.
+    The state dict is that of ``torch.nn.RMSNorm``; the constructor also takes ``dropout`` and
+    ``prenorm``, as for `AddLayerNorm`.
     """
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None):

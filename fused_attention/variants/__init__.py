@@ -1,4 +1,4 @@
-"""Attention variants, one file each.  A new one is a file here and a line below."""
+"""Attention variants, one file each: a new variant is a file and an import.  Read `base` first."""
 
 from .alibi import alibi, alibi_slopes
 from .base import Variant, VariantType, define_variant

@@ -54,10 +54,10 @@ _ALIBI = define_variant(
 
 
 def alibi(slopes: torch.Tensor) -> Variant:
-    """Linear bias ``-slope[h] * |i - j|`` (flash-attn's rule; under a causal mask, the paper's).
+    """Linear bias ``-slope[h] * |i - j|``, as in flash-attn; the paper's under a causal mask.
 
-    ``slopes``: floating tensor, shape (heads,) or (batch, heads), of query heads, on the device
-    of the inputs; it can receive a gradient.  i and j are positions in key coordinates.
+    ``slopes``: floating tensor, shape (heads,) or (batch, heads), a slope per query head, on the
+    device of the inputs; it can receive a gradient.  i and j are positions in key coordinates.
     `alibi_slopes` gives the paper's geometric sequence.
 
     Raises TypeError if ``slopes`` is not a floating tensor, ValueError if its shape or device
@@ -77,8 +77,8 @@ def alibi(slopes: torch.Tensor) -> Variant:
 def alibi_slopes(num_heads: int, device: torch.device | str | None = None) -> torch.Tensor:
     """The ALiBi paper's slopes, fp32, shape (num_heads,): ``2**(-8i/n)`` for i = 1..n.
 
-    For n not a power of two, the paper's rule: those of the power of two below, then every other
-    one of the power of two above.  Raises ValueError if ``num_heads`` is not positive.
+    If n is not a power of two: the slopes of the next lower power of two, then every other slope
+    of the next higher one, as in the paper.  Raises ValueError if ``num_heads`` is not positive.
     """
     if num_heads < 1:
         raise ValueError(f"num_heads: expected a positive int, got {num_heads}")

@@ -1,17 +1,17 @@
-"""What an attention variant is: hooks for the kernels, a torch twin for everything else, arguments.
+"""An attention variant: hooks for the kernels, their torch twins for everything else, arguments.
 
 Index conventions, the same in a hook and in its torch twin:
 
-    b, h              batch and query head; scalars in a kernel (h a column where a tile has rows of
+    b, h              batch and query head; scalars in a kernel (h is a column if a tile has rows of
                       several heads), broadcastable tensors in torch
     q_idx, kv_idx     positions in key coordinates: q_idx = row + seqlen_k - seqlen_q
     s                 scaled scores, fp32 in a kernel
     args              the variant's arguments, in the order they were given
 
-A scalar argument reaches a kernel hook as itself.  A tensor argument reaches it as a tuple
-``(pointer, stride_0, stride_1, ...)`` with stride 0 along dimensions of size 1, so that a hook
-broadcasts without noticing.  A torch twin receives the tensor; a 4-D tensor, which must be
-broadcastable to ``(batch, heads, seqlen_q, seqlen_k)``, arrives cut to the tile at hand.
+A kernel hook receives a scalar argument unchanged, and a tensor argument as a tuple
+``(pointer, stride_0, stride_1, ...)`` with stride 0 along dimensions of size 1, so that
+broadcasting needs no code in the hook.  A torch twin receives the tensor; a 4-D tensor, which must
+be broadcastable to ``(batch, heads, seqlen_q, seqlen_k)``, is cut to the current tile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TYPES: dict[str, VariantType] = {}
 
 
 class Shape(NamedTuple):
-    """The sizes of an attention call, and its device: what a variant's ``check`` sees."""
+    """The sizes and the device of an attention call, passed to the ``check`` of a variant."""
 
     batch: int
     num_heads: int
@@ -38,13 +38,14 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, q: torch.Tensor, k: torch.Tensor) -> Shape:
-        """Of q (batch, heads, seqlen_q, head_dim) and k (batch, kv_heads, seqlen_k, head_dim)."""
+        """From q (batch, heads, seqlen_q, head_dim) and k (batch, kv_heads, seqlen_k, head_dim)."""
         return cls(*q.shape[:3], k.shape[2], q.device)
 
     def indices(self, batch: slice, rows: slice, keys: slice):
-        """The index arguments of a torch twin for a tile: b, h, q_idx, kv_idx and the lengths.
+        """The arguments b, h, q_idx, kv_idx, seqlen_q, seqlen_k of a torch twin for a tile.
 
-        Tensors along their own of four dimensions, so that they broadcast to the tile's scores.
+        The four indices are 4-D tensors, each along its own dimension, so that they broadcast to
+        the scores of the tile.
         """
         offset = self.seqlen_k - self.seqlen_q
         ranges = (
@@ -62,7 +63,7 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class VariantType:
-    """A kind of variant: its hooks, under a name.  Calling it with arguments gives a `Variant`.
+    """A kind of variant: a name and hooks.  Calling it with arguments gives a `Variant`.
 
     Made by `define_variant`, which documents the fields.
     """
@@ -97,7 +98,7 @@ class VariantType:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One attention variant with its arguments: an immutable value, handed to `attention`."""
+    """An attention variant with its arguments: an immutable value to pass to `attention`."""
 
     type: VariantType
     args: tuple
@@ -138,36 +139,38 @@ def _cut(tensor, batch, rows, keys):
 
 
 def define_variant(name: str, **hooks) -> VariantType:
-    """Define an attention variant; returns a factory: call it with the arguments, get a `Variant`.
+    """Define an attention variant.  Calling the result with arguments gives a `Variant`.
 
-    A variant is a mask, a score or both, or else an extra logit.  For mask and score, give the
-    ``@triton.jit`` hook the kernels call and the torch function that means the same:
+    A variant is a mask, a score or both, or else an extra logit.  A mask or a score consists of a
+    ``@triton.jit`` hook, which the kernels call, and a torch twin that computes the same:
 
     ``mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> bool``
         with ``torch_mask`` of the same signature.
     ``score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> s``
-        with ``torch_score``.  If the hook only adds something that does not depend on ``s``, say
-        ``additive=True``; otherwise give the derivative,
+        with ``torch_score``.  If the hook only adds something that does not depend on ``s``, pass
+        ``additive=True``; otherwise pass the derivative,
         ``score_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> ds`` and
         ``torch_score_grad``, where ``s_in`` and ``s_out`` are the scores before and after.
     ``arg_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> contribution``
-        with ``torch_arg_grad``: makes the first argument differentiable.  It must be a 4-D tensor;
-        the contribution of every score is summed over the dimensions in which it has size 1.
+        with ``torch_arg_grad``, optional: the contribution of every score to the gradient of the
+        first argument, which must be a 4-D tensor.  Contributions are summed over the dimensions
+        in which the argument has size 1.
     ``key_bounds(b, h, q_first, q_last, seqlen_q, seqlen_k, args) -> lo, hi, full_lo, full_hi``
         optional, for masks: the keys ``[lo, hi)`` that any of the queries ``q_first..q_last``
         (inclusive) can see, and the keys ``[full_lo, full_hi)`` that all of them see.  The first
-        range may be too large, the second too small, never the reverse; outside what exists both
-        are cut.  ``query_bounds(b, h, kv_first, kv_last, seqlen_q, seqlen_k, args)`` is the same
-        from a key's point of view (queries begin at ``seqlen_k - seqlen_q``), and
+        range may be too large and the second too small, never the reverse; both are clipped to the
+        existing keys.  ``query_bounds(b, h, kv_first, kv_last, seqlen_q, seqlen_k, args)`` gives
+        the same two ranges of queries (which begin at ``seqlen_k - seqlen_q``) for a range of keys.
         ``torch_key_bounds(b, q_first, q_last, seqlen_q, seqlen_k, args)`` works on Python ints;
         ``b`` is a batch index if ``batched_bounds`` is set, else None.
     ``sink_logit(args) -> logits``
-        instead of a mask and a score: a differentiable PyTorch function that returns one more logit
-        per query head, (heads,), which joins every softmax of the head with a value of zero.
+        instead of a mask and a score: a differentiable PyTorch function that returns an extra logit
+        per query head, (heads,).  The logit joins every softmax of the head, with a zero value.
     ``check(args, shape)``
         optional: raise ValueError or TypeError if the arguments do not fit the `Shape`.
 
-    Raises ValueError if a hook has no twin, or if another module has defined ``name`` already.
+    Raises ValueError if a hook has no twin, if hooks do not go together, or if another module has
+    defined ``name`` already.
     """
     for hook in hooks.values():
         expose_language(hook)
@@ -211,9 +214,9 @@ def as_variants(variants: Variant | Sequence[Variant]) -> tuple[Variant, ...]:
 
 
 def encode(variants: Sequence[Variant]) -> tuple[str, list[torch.Tensor], list[float]]:
-    """A stack of variants as what an operator schema can carry: a string, tensors and floats.
+    """Variants in types that an operator schema allows: a string, tensors and floats.
 
-    The string names each variant with one letter per argument: t(ensor), i(nt), f(loat).
+    The string has the name of each variant and a letter per argument: t(ensor), i(nt), f(loat).
     """
     words, tensors, scalars = [], [], []
     for variant in variants:

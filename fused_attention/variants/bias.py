@@ -25,7 +25,7 @@ def _check(args, shape: Shape):
 
 
 def check_broadcastable(name: str, tensor: torch.Tensor, shape: Shape) -> None:
-    """ValueError unless a 4-D tensor broadcasts to (batch, heads, seqlen_q, seqlen_k)."""
+    """Raise ValueError unless a 4-D tensor broadcasts to (batch, heads, seqlen_q, seqlen_k)."""
     full = (shape.batch, shape.num_heads, shape.seqlen_q, shape.seqlen_k)
     if any(have not in (1, want) for have, want in zip(tensor.shape, full, strict=True)):
         raise ValueError(
@@ -47,7 +47,7 @@ _BIAS = define_variant(
 
 
 def bias(bias: torch.Tensor) -> Variant:
-    """Any additive bias: floating tensor added to the scaled scores; -inf masks.
+    """Additive bias: a floating tensor added to the scaled scores; -inf masks a key.
 
     ``bias``: broadcastable to (batch, heads, seqlen_q, seqlen_k), on the device of the inputs; it
     can receive a gradient, summed over the dimensions that were broadcast.

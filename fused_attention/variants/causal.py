@@ -68,10 +68,10 @@ _TOP_LEFT = define_variant(
 def causal(align: str = "bottom_right") -> Variant:
     """Causal attention: a query sees the keys up to its own position.
 
-    With ``align="bottom_right"`` (the rule of flash-attn, and the one decoding needs) the last
-    query is aligned with the last key: query row i sees keys ``j <= i + seqlen_k - seqlen_q``.
-    With ``align="top_left"`` (the rule of ``F.scaled_dot_product_attention(is_causal=True)``) the
-    first query is aligned with the first key: ``j <= i``.  They differ only where the lengths do.
+    With ``align="bottom_right"`` (the rule of flash-attn, required for decoding) the last query is
+    aligned with the last key: query row i sees keys ``j <= i + seqlen_k - seqlen_q``.  With
+    ``align="top_left"`` (the rule of ``F.scaled_dot_product_attention(is_causal=True)``) the first
+    query is aligned with the first key: ``j <= i``.  Both are the same if seqlen_q == seqlen_k.
 
     Raises ValueError for any other ``align``.
     """

@@ -65,8 +65,8 @@ def document(ids: torch.Tensor) -> Variant:
     """Block-diagonal attention for packed sequences: a query sees its own document only.
 
     ``ids``: integer tensor, shape (seqlen_k,) or (batch, seqlen_k), on the device of the inputs.
-    Each run of equal ids is one document; an id that comes back later begins another.  Queries
-    stand at the last positions, as everywhere.
+    Each run of equal ids is one document; an id that occurs again later begins another document.
+    The queries are at the last seqlen_q positions, as for all variants.
 
     Raises TypeError if ``ids`` is not an integer tensor, ValueError if its shape or device does
     not fit, or if there are more queries than keys.
@@ -81,7 +81,7 @@ def document(ids: torch.Tensor) -> Variant:
 
 
 def _runs(ids):
-    """For every position, where its run of equal ids starts and where it ends; int32."""
+    """The start and the end of the run of equal ids around every position; int32."""
     length = ids.shape[1]
     position = torch.arange(length, device=ids.device).expand_as(ids)
     changes = ids[:, 1:] != ids[:, :-1]

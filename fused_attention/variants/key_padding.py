@@ -1,4 +1,4 @@
-"""Key padding: the keys of each sequence end at its length."""
+"""Key padding: each sequence sees the keys before its length only."""
 
 import torch
 
@@ -64,9 +64,9 @@ _KEY_PADDING = define_variant(
 def key_padding(lengths: torch.Tensor) -> Variant:
     """Right padding: in sequence b, only keys ``j < lengths[b]`` exist.
 
-    ``lengths``: integer tensor, shape (batch,), on the device of the inputs.  What the padded
-    slots of k and v hold, NaN included, never reaches the result.  Lengths beyond the keys there
-    are, or below zero, act as all and none.
+    ``lengths``: integer tensor, shape (batch,), on the device of the inputs.  The contents of the
+    padding of k and v, even NaN, have no effect.  A length above seqlen_k means all keys, a
+    negative length no keys.
 
     Raises TypeError if ``lengths`` is not an integer tensor, ValueError if its shape or device
     does not fit the inputs.

@@ -28,11 +28,11 @@ _MASK = define_variant(
 
 
 def mask(mask: torch.Tensor) -> Variant:
-    """Any mask: boolean tensor, True where a query may see a key (torch's convention).
+    """Mask given as a boolean tensor: True where a query may see a key, as in torch.
 
     ``mask``: broadcastable to (batch, heads, seqlen_q, seqlen_k), on the device of the inputs.
-    It is read tile by tile and skips no work: where a rule can be computed (`causal`,
-    `sliding_window`, `document`, your own), the rule is faster.
+    The mask is read tile by tile, and no tile is skipped.  A variant that computes the same mask
+    and its bounds (`causal`, `sliding_window`, `document`, or your own) is faster.
 
     Raises TypeError if ``mask`` is not a boolean tensor, ValueError if it cannot be broadcast.
     """

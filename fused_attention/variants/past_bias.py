@@ -1,4 +1,4 @@
-"""A bias by how far back a key is: what relative positions come to when decoding."""
+"""A bias by the distance from a query back to a key: relative position bias for decoding."""
 
 import torch
 
@@ -38,9 +38,10 @@ def past_bias(values: torch.Tensor) -> Variant:
     """Add ``values[h, i - j]`` to the score of the query at i and the key at j.
 
     ``values``: floating tensor, shape (heads, distances), of query heads, on the device of the
-    inputs.  Keys farther back have the last value, keys ahead that of distance 0.  It needs no
-    memory of the scores' size, and works over a paged cache; it has no gradient, for which there is
-    `bias`.  Raffel et al. 2020, arXiv 1910.10683, section 2.1, for one.
+    inputs.  Keys farther back than the table get its last value, keys after the query the value of
+    distance 0.  The variant needs no memory of the size of the scores and works over a paged KV
+    cache, but has no gradient; `bias` has one.  An example of such a bias is T5's: Raffel et al.
+    2020, arXiv 1910.10683, section 2.1.
 
     Raises TypeError if ``values`` is not a floating tensor, ValueError if its shape or device does
     not fit.

@@ -1,4 +1,4 @@
-"""Attention sinks: a learned logit per head that takes weight and gives nothing (GPT-OSS)."""
+"""Attention sinks: a learned logit per head that joins the softmax and has no value (gpt-oss)."""
 
 import torch
 
@@ -20,14 +20,14 @@ _SINK = define_variant("sink", sink_logit=lambda args: args[0], check=_check)
 
 
 def sink(logits: torch.Tensor) -> Variant:
-    """An extra logit in every softmax of a head: its weight goes to nothing.
+    """Attention sink: an extra logit, with a zero value, in every softmax of a head.
 
-    The weights of a query then add up to less than one, so that a head may look away (Xiao et al.
-    2023, arXiv 2309.17453; gpt-oss).  The logit is neither scaled nor changed by score variants,
-    and no mask hides it: a query that sees no key has LSE ``logits[h]``, and output 0 still.
+    The weights of a query over the keys then sum to less than one, so that a head can attend to
+    little (Xiao et al. 2023, arXiv 2309.17453; gpt-oss).  The logit is not scaled, not changed by
+    score variants and not masked: a query that sees no key has LSE ``logits[h]`` and output 0.
 
-    ``logits``: floating tensor, shape (heads,), of query heads, finite, on the device of the
-    inputs; it can receive a gradient.
+    ``logits``: floating tensor, shape (heads,), a finite logit per query head, on the device of
+    the inputs; it can receive a gradient.
 
     Raises TypeError if ``logits`` is not a floating tensor, ValueError if its shape or device
     does not fit.

@@ -45,8 +45,8 @@ _SLIDING_WINDOW = define_variant(
 def sliding_window(left: int, right: int = 0) -> Variant:
     """Local attention: query i sees keys ``i - left <= j <= i + right``, both ends included.
 
-    So ``sliding_window(255)`` sees 256 keys and, with ``right=0``, nothing of the future.
-    Positions are in key coordinates: the last query stands at the last key.
+    ``sliding_window(255)`` is a causal window of 256 keys, the query's own position included.
+    Positions are in key coordinates: the last query is at the position of the last key.
 
     Raises TypeError if ``left`` or ``right`` is not an int, ValueError if one is negative or
     beyond 2**30 (for an unbounded side, use `causal`).

@@ -10,7 +10,7 @@ from .base import Variant, define_variant
 
 @jit
 def _tanh(x):
-    # exp2 loses what is small to cancellation; below 0.45 the series keeps every bit of fp32.
+    # The formula with exp2 cancels near zero; below 0.45 the series is accurate to fp32.
     t = x * x
     series = 21844 / 6081075
     series = series * t - 1382 / 155925
@@ -34,9 +34,9 @@ def _score_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     return ds * (1 - t * t)
 
 
-# On Intel's processors ATen's tanh is MKL's and takes 0.3 times as long as its expm1; on others it
-# takes 2.5 times as long.  Both keep every bit near zero.
-_CPU = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 has it not
+# On Intel CPUs, ATen's tanh uses MKL and takes 0.3 times as long as its expm1; on other CPUs it
+# takes 2.5 times as long.  Both are accurate near zero.
+_CPU = getattr(torch.cpu, "get_capabilities", dict)()  # missing in torch 2.11
 _TANH_IS_FAST = "Intel" in _CPU.get("cpu_name", "")
 
 
@@ -44,7 +44,7 @@ def _torch_score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     cap = args[0]
     if _TANH_IS_FAST or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.tanh(s / cap) * cap
-    e = (s * (2 / cap)).clamp_(-40, 40).expm1_()  # where tanh is 1, in fp64 too
+    e = (s * (2 / cap)).clamp_(-40, 40).expm1_()  # beyond, tanh is 1 even in fp64
     return e.div_(torch.add(e.new_tensor(2 / cap), e, alpha=1 / cap))  # cap * e / (e + 2)
 
 
@@ -63,7 +63,7 @@ _SOFTCAP = define_variant(
 
 
 def softcap(cap: float) -> Variant:
-    """Squash every score into (-cap, cap): ``cap * tanh(s / cap)``, after scaling.
+    """Soft cap of the scaled scores: ``cap * tanh(s / cap)``, which lies in (-cap, cap).
 
     Raises TypeError if ``cap`` is not a number, ValueError unless it is positive and finite.
     """

@@ -1,0 +1,1 @@
+"""Attention.  Read `attention`, the two backends, `tiles`, `tile_online`, `tile_aten`, `sdpa`."""

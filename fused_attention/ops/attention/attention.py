@@ -43,8 +43,8 @@ def attention(
             Any strides with a contiguous last dimension; head_dim and head_dim_v from 1 to 256.
         variants: a variant or a sequence of them, e.g. ``(fa.softcap(30.0), fa.causal())``.
         scale: of the scores; 1 / sqrt(head_dim) by default.
-        dropout_p: probability with which a weight is dropped; the seed comes from the default
-            generator of the device.
+        dropout_p: probability of dropping a weight; the seed is drawn from the default generator
+            of the device.
         return_lse: also return the log-sum-exp of the scores.
 
     Returns:
@@ -71,7 +71,7 @@ def attention(
 
 
 def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: float):
-    """The operator on checked arguments: (out, lse)."""
+    """Output and LSE, from the operator; the arguments have been checked."""
     refuse_forward_mode("attention", _INSTEAD, q, k, v)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = philox.new_seed(q.device) if dropout_p > 0 else None
@@ -82,7 +82,7 @@ def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: 
 
 
 def _backend(q, v):
-    """The torch backend computes heads that are too wide for the kernels."""
+    """The backend of q's device, but the torch backend for heads too wide for the kernels."""
     if max(q.shape[3], v.shape[3]) > checks.MAX_HEAD_DIM:
         return torch_backend
     return backend.of("attention", q)

@@ -14,7 +14,7 @@ PAD = "; pad it and say where with key_padding(lengths)"
 
 
 def check_tensors(q, k, v, names: Sequence[str] = ("q", "k", "v")) -> None:
-    """Types, dtypes, devices, ranks and shapes of queries, keys and values."""
+    """Check types, dtypes, devices, ranks and shapes of queries, keys and values."""
     q_name, k_name, v_name = names
     for name, x in zip(names, (q, k, v), strict=True):
         check_floating(name, x, hint=PAD)
@@ -49,7 +49,7 @@ def check_tensors(q, k, v, names: Sequence[str] = ("q", "k", "v")) -> None:
 
 
 def check_head_dims(q, k, v) -> None:
-    """head_dim is from 1 to 256 and contiguous, as the kernels read it."""
+    """Check that head_dim is from 1 to 256 and its dimension contiguous, as the kernels require."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not 1 <= x.shape[3] <= MAX_HEAD_DIM:
             raise ValueError(
@@ -63,7 +63,7 @@ def check_head_dims(q, k, v) -> None:
 
 
 def check_variants(q, k, variants: Sequence[Variant]) -> None:
-    """The arguments of the variants fit q and k, and have the gradients that are asked for."""
+    """Check the variants' arguments against q and k, and that required gradients exist."""
     shape = Shape.of(q, k)
     for variant in variants:
         if variant.type.check is not None:

@@ -34,17 +34,17 @@ def scaled_dot_product_attention(
         key: (..., kv_heads, seqlen_k, head_dim).
         value: (..., kv_heads, seqlen_k, head_dim_v).
         attn_mask: broadcastable to (..., heads, seqlen_q, seqlen_k); boolean, True to attend, or
-            floating, added to the scores (a gradient flows into it).
+            floating, added to the scores (differentiable).
         dropout_p: probability of dropping a weight; applied always, as in torch.
         is_causal: causal mask aligned top left: query i sees keys ``j <= i``.  (`causal()`, for
             `fused_attention.attention`, is aligned bottom right.)  With an attn_mask too, a query
             sees the keys that both allow.
         scale: of the scores; 1 / sqrt(head_dim) by default.
-        enable_gqa: allow fewer key than query heads, a divisor of them.
+        enable_gqa: allow fewer key heads than query heads; kv_heads must divide heads.
 
     Returns (..., heads, seqlen_q, head_dim_v).  The output of a query that sees no key is zero.
 
-    Raises ValueError or TypeError, naming the argument, for what torch rejects with RuntimeError;
+    Raises ValueError or TypeError, naming the argument, where torch raises RuntimeError;
     NotImplementedError for nested tensors, forward-mode derivatives and double backward.
     """
     check_scale(scale)

@@ -14,7 +14,7 @@ def sdpa_mask(shape: Shape, variants: Sequence[Variant], dtype: torch.dtype) -> 
     """``attn_mask`` for ``F.scaled_dot_product_attention``; None if there are no variants.
 
     Boolean if all variants are masks, of ``dtype`` if one adds to the scores.  Raises
-    NotImplementedError for variants that do more than add.
+    NotImplementedError for a variant that is neither a mask nor additive.
     """
     more = [v.name for v in variants if v.type.mask is None and not v.type.additive]
     if more:

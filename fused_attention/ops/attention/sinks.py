@@ -1,8 +1,8 @@
-"""Attention sinks: logits that join the softmax of a head beside those of its keys.
+"""Attention sinks: extra logits in the softmax of a head, applied after the backends.
 
 A sink with logit x takes the share sigmoid(x - lse) of the softmax, so the output computed without
-it is scaled by sigmoid(lse - x).  No kernel needs to know of sinks; their gradient flows through
-the LSE.
+the sink is scaled by sigmoid(lse - x).  The gradient of the sink flows through the LSE, and the
+kernels do not handle sinks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def apply(out, lse, sinks: Sequence[Variant], heads_at: int) -> tuple[torch.Tens
     for sink in sinks:
         logits = sink.type.sink_logit(sink.args).to(lse.dtype)
         logits = logits.reshape(-1, *[1] * (lse.ndim - 1 - heads_at))
-        # sigmoid(lse - x), by way of its logarithm: the derivative of sigmoid cancels near one.
+        # sigmoid(lse - x) by its logarithm: near one, the derivative of sigmoid itself cancels.
         share = F.logsigmoid(lse - logits).exp()
         out = (out * share[..., None]).to(out.dtype)
         lse = torch.logaddexp(lse, logits)

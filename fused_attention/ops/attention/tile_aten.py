@@ -17,7 +17,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def can_express(q, v, variants, dropout) -> bool:
-    """Whether the kernel can compute it: additive variants, equal head dims, no dropout."""
+    """Whether the kernel applies: CPU, additive variants, equal head dims, no dropout."""
     return (
         q.device.type == "cpu"
         and q.shape[-1] == v.shape[-1]
@@ -27,7 +27,7 @@ def can_express(q, v, variants, dropout) -> bool:
 
 
 def in_one_call(q, k, variants, scale: float) -> bool:
-    """Whether one call computes all of it: no variant, or a mask that its causal flag expresses.
+    """Whether one call is enough: no variant, or the causal mask that the kernel has a flag for.
 
     With the flag, the kernel writes -inf before it scales, so the scale must be positive.
     """
@@ -39,12 +39,12 @@ def in_one_call(q, k, variants, scale: float) -> bool:
 
 
 def forward_whole(q, k, v, causal: bool, scale: float):
-    """Output and LSE of everything; ``causal`` is aligned top left."""
+    """Output and LSE of the whole attention; ``causal`` is aligned top left."""
     return _forward(q, k, v, 0.0, causal, scale=scale)
 
 
 def backward_whole(do, q, k, v, out, lse, causal: bool, scale: float):
-    """dq, dk and dv."""
+    """dq, dk and dv of the whole attention; ``causal`` is aligned top left."""
     return _gradients(do, q, k, v, out, lse, causal, scale)
 
 
@@ -53,7 +53,7 @@ def forward(q, k, v, variants, scale: float, tile: Tile):
     mask = _mask(q, k, variants, tile)
     out, lse = _forward(q[tile.queries], k[tile.keys], v[tile.keys], attn_mask=mask, scale=scale)
     if mask is not None:
-        # For a row that sees nothing the kernel returns a finite LSE.
+        # For a row that sees no key the kernel returns a finite LSE.
         empty = (mask.amax(-1) == -math.inf).expand_as(lse)
         lse = lse.masked_fill(empty, -math.inf)
     return out, lse
@@ -76,7 +76,7 @@ def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile):
 
 
 def _gradients(do, q, k, v, out, lse, causal: bool, scale: float, mask=None):
-    """Computed in fp32 or fp64, since the kernel accumulates dk and dv in the dtype of k."""
+    """dq, dk and dv, in fp32 or fp64: the kernel accumulates dk and dv in the dtype of k."""
     dtype = accumulator(q.dtype)
     do, q, k, v, out = (x.to(dtype) for x in (do, q, k, v, out))
     return _backward(do, q, k, v, out, lse, 0.0, causal, attn_mask=mask, scale=scale)

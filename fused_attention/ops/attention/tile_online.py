@@ -51,7 +51,7 @@ def backward(
 ):
     """dq of the tile's rows; adds to ``dk`` and ``dv`` (B, K, N, D) and to ``dargs``.
 
-    ``dargs`` maps a variant to where the gradient of its first argument is to be added.
+    ``dargs`` maps a variant to the tensor that accumulates the gradient of its first argument.
     """
     shape = Shape.of(q, k)
     dtype = accumulator(q.dtype)
@@ -60,7 +60,7 @@ def backward(
     lse = lse.masked_fill(lse == -math.inf, math.inf)
 
     def weights(chunk: Tile):
-        """(B, H, M, N) each: scores, weights p, what dropout multiplies them by, and dp."""
+        """Scores, weights p, their dropout factors (or None) and dp, (B, H, M, N) each."""
         scores, s = _scores(q, k, variants, shape, chunk)
         p = (s - lse).exp_()
         dp = _matmul(do, v[chunk.keys].to(dtype).mT)
@@ -74,8 +74,8 @@ def backward(
     if out.dtype == dtype:
         delta = (do * out[tile.queries]).sum(-1, keepdim=True)
     else:
-        # Not from the output: it was rounded to half precision, and its error would shift whole
-        # rows of ds, which sums over keys, such as the gradient of a bias, do not average out.
+        # Not from the output, which was rounded to half precision: the error would shift whole rows
+        # of ds, and sums over keys, such as the gradient of a bias, would not average it out.
         again = parts if len(chunks) == 1 else map(weights, chunks)
         delta = sum((p * dp).sum(-1, keepdim=True) for _, p, _, dp in again)
     if dlse is not None:
@@ -98,7 +98,7 @@ def _chunks(tile: Tile, keys: int) -> Iterator[Tile]:
 
 
 def _scores(q, k, variants, shape: Shape, chunk: Tile):
-    """The raw scores and those after each score variant, and the last of them masked."""
+    """The scores before and after each score variant, as a list, and the final scores, masked."""
     scores = [_matmul(q, k[chunk.keys].to(q.dtype).mT)]
     indices = chunk.indices(shape)
     for variant in _scoring(variants):
@@ -109,7 +109,7 @@ def _scores(q, k, variants, shape: Shape, chunk: Tile):
 
 
 def _score_grads(ds, scores, variants, shape: Shape, chunk: Tile, dargs):
-    """The gradient of the raw scores from that of the final ones: the chain rule in reverse."""
+    """The gradient of the raw scores from that of the final scores; adds to ``dargs``."""
     indices = chunk.indices(shape)
     scoring = _scoring(variants)
     for i in reversed(range(len(scoring))):
@@ -142,7 +142,7 @@ def _matmul_over_rows(x, y, num_kv_heads: int):
 
 
 def keys_per_chunk(rows_in_flight: int) -> int:
-    """Keys of a chunk, a multiple of four, if so many rows of all heads are computed at once."""
+    """Keys of a chunk, a multiple of four, for ``rows_in_flight`` rows of all heads at once."""
     return max(128, CHUNK_SCORES // rows_in_flight // 4 * 4)
 
 
@@ -150,7 +150,7 @@ def keys_per_chunk(rows_in_flight: int) -> int:
 def keep_freed_memory() -> None:
     """Ask the allocator, once, not to return every freed chunk to the system.
 
-    Mapping and clearing its pages again for the next chunk takes up to a quarter of the time.
-    glibc keeps up to twice the largest block it has seen freed, of 32 MiB at most.
+    Mapping and clearing memory again for the next chunk takes up to a quarter of the time.  glibc
+    keeps up to twice the size of the largest block freed so far, if that is at most 32 MiB.
     """
     torch.empty(31 << 20, dtype=torch.uint8)

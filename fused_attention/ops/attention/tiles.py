@@ -1,4 +1,4 @@
-"""Tiles of attention on the torch backend: where they lie, and what the variants do to one."""
+"""Tiles of attention on the torch backend: their bounds, and the mask and bias of a tile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...variants.base import Shape, Variant
 
 
 class Tile(NamedTuple):
-    """Rows of some sequences, the keys [lo, hi) that any of them sees, and those that all see.
+    """Some rows of some sequences, and the keys [lo, hi), outside which no row sees a key.
 
     Every row sees all of the keys [full_lo, full_hi).
     """
@@ -48,7 +48,7 @@ class Tile(NamedTuple):
 
     @property
     def partial(self) -> bool:
-        """Whether some query of the tile may not see some key of it."""
+        """Whether the tile needs a mask: some of its rows may not see some of its keys."""
         return self.lo < self.full_lo or self.full_hi < self.hi
 
 
@@ -88,7 +88,7 @@ def key_bounds(shape: Shape, variants, b: int | None, first_row: int, last_row: 
 
 
 def rows_per_tile(shape: Shape, variants: Sequence[Variant], most: int) -> int:
-    """Rows of a tile, a power of two: few where the bounds are narrow, to skip more keys."""
+    """Rows of a tile, a power of two: fewer if the bounds are narrow, to skip more keys."""
     if not shape.batch or not shape.seqlen_q:
         return most
     batched = any(variant.type.batched_bounds for variant in variants)
@@ -98,7 +98,7 @@ def rows_per_tile(shape: Shape, variants: Sequence[Variant], most: int) -> int:
 
 
 def keep(variants: Sequence[Variant], tile: Tile, indices) -> torch.Tensor | None:
-    """True where a query of the tile sees a key; None if all of them see all."""
+    """True where a query of the tile sees a key; None if every query sees every key."""
     if not tile.partial:
         return None
     kept = None
@@ -110,13 +110,13 @@ def keep(variants: Sequence[Variant], tile: Tile, indices) -> torch.Tensor | Non
 
 
 def additive_mask(shape: Shape, variants, tile: Tile, dtype: torch.dtype):
-    """What the variants add to the scores of a tile, -inf where masked; None if nothing."""
+    """The sum of the additive variants of a tile, -inf where masked; None if there is neither."""
     scores = [variant for variant in variants if variant.type.score is not None]
     if not scores and not tile.partial:
         return None
     indices = tile.indices(shape)
     kept = keep(variants, tile, indices)
-    # Four dimensions: a 0-D total would take the dtype of a bias in half precision.
+    # 4-D, since a 0-D total would be promoted to the dtype of a bias in half precision.
     total = torch.zeros(1, 1, 1, 1, dtype=dtype, device=shape.device)
     for variant in scores:
         total = tile.cut(variant).torch_score(total, *indices)

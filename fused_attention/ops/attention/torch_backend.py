@@ -1,7 +1,7 @@
 """Attention on PyTorch operations: exact, O(n) in memory forward and backward, in fp64 too.
 
-Queries are cut into tiles, which skip the keys outside the variants' bounds.  ATen's flash kernel
-computes a tile if it can (`tile_aten`), other PyTorch operations if not (`tile_online`).
+Queries are cut into tiles, which skip the keys outside the variants' bounds.  A tile is computed by
+ATen's flash kernel if possible (`tile_aten`), else by other PyTorch operations (`tile_online`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
 
 
 def _plan(q, k, variants, use_aten: bool):
-    """The tiles, and the number of keys of a chunk in `tile_online`."""
+    """The tiles, and the keys per chunk for `tile_online`."""
     shape = Shape.of(q, k)
     batch, num_heads = max(1, shape.batch), max(1, shape.num_heads)
     if use_aten:

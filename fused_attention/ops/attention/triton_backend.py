@@ -75,7 +75,7 @@ def variant_stack(variants: Sequence[Variant]) -> VariantStack:
 
 
 def _kernel_args(variant: Variant) -> tuple:
-    """A tensor becomes (pointer, strides), stride 0 where its size is 1."""
+    """The arguments as hooks take them: tensors as (pointer, strides), stride 0 for size 1."""
     return tuple(
         (arg, *(s if n > 1 else 0 for n, s in zip(arg.shape, arg.stride(), strict=True)))
         if isinstance(arg, torch.Tensor)

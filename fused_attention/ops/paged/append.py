@@ -1,4 +1,4 @@
-"""Writing new keys and values into the pages of a cache."""
+"""Append to a paged KV cache: the public function and its registered operator."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def paged_append(
         k, v: (tokens, kv_heads, head_dim), of one floating dtype; any strides with a contiguous
             last dimension.
         kv: (num_blocks, 2, page_size, kv_heads, head_dim), keys and values of one layer; fp16,
-            bf16, fp32, fp64, no wider than k, or int8 or float8_e4m3fn, which need ``scales``.
+            bf16, fp32 or fp64, not wider than k, or int8 or float8_e4m3fn, which need ``scales``.
         slot_mapping: (tokens,), int64: ``block * page_size + offset`` of every token.  Slots are
             distinct; a token with slot -1 is not written.
-        scales: fp32, contiguous, for 8-bit storage only: what a stored unit is worth.  Per head,
-            (2, kv_heads), it is read, and what lies beyond the largest number saturates; per
-            token, (num_blocks, 2, page_size, kv_heads), it is written, to fit each token's heads.
+        scales: fp32, contiguous, for 8-bit storage only: a stored number x means x * scale.
+            Scales per head, (2, kv_heads), are read, and keys and values out of range saturate.
+            Scales per token, (num_blocks, 2, page_size, kv_heads), are written, so that every
+            token and head is in range.
 
     Raises:
-        ValueError, TypeError: an argument of the wrong shape, dtype or device, before anything is
-            written.  Slots outside the pool or used twice too, where slot_mapping is on the CPU;
-            on a GPU the slots are not read back, and must have been checked on the host.
-        NotImplementedError: k, v or kv require a gradient, for there is none.
+        ValueError, TypeError: an argument of the wrong shape, dtype or device; on the CPU also
+            slots outside the pool or used twice.  Nothing is written then.  On a GPU the slots are
+            not read back: check them on the host.
+        NotImplementedError: k, v or kv requires a gradient; the op has none.
     """
     checks.check_storage(kv, scales)
     for name, x in (("k", k), ("v", v)):

@@ -1,4 +1,4 @@
-"""Attention over a paged cache: the registered operator and the public function."""
+"""Attention over a paged KV cache: the public function and its registered operator."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def paged_attention(
     num_splits: int | None = None,
     return_lse: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention of a ragged batch of queries over keys and values held in pages.
+    """Softmax attention of packed sequences of queries over a paged KV cache.
 
-    One call serves decoding (one query a sequence), prefill in chunks and speculation (several):
-    the queries of a sequence are its last tokens, whose keys are in the cache already.  Causal
-    unless told otherwise.  PagedAttention (Kwon et al. 2023, arXiv 2309.06180), with split keys
-    as in Flash-Decoding (Dao et al. 2023).
+    The same function computes decoding (one query per sequence), chunked prefill and speculative
+    decoding (several): the queries of a sequence are its last tokens, whose keys must be in the
+    cache already.  Causal by default.  PagedAttention (Kwon et al. 2023, arXiv 2309.06180), with
+    the keys split among programs as in Flash-Decoding (Dao et al. 2023).
 
     Args:
-        q: (tokens, heads, head_dim), sequence after sequence; fp16, bf16, fp32 or fp64; any
-            strides with a contiguous last dimension.
+        q: (tokens, heads, head_dim), packed sequences; fp16, bf16, fp32 or fp64; any strides with
+            a contiguous last dimension.
         kv: (num_blocks, 2, page_size, kv_heads, head_dim), keys and values of one layer, in the
             dtype of q or a narrower one, or int8 or float8_e4m3fn with ``scales``.  kv_heads
             divides heads, page_size is a multiple of 16 (on a GPU, 64 and up are fastest).
-        block_table: (num_seqs, max_blocks), int32: the block of each page.  Entries past a
-            sequence's last page are not read; what slots past its last key hold never matters.
-        seq_lens: (num_seqs,), int32: keys of each sequence, the new ones included.
-        cu_seqlens_q: (num_seqs + 1,), int32: where the queries of each sequence begin, ending
-            with ``tokens``.  A sequence may bring none.
-        variants: as in `attention`; ``b`` is the sequence, and positions are the sequence's own.
-            Tensors with one entry a position have one for each of the max_blocks * page_size.
+        block_table: (num_seqs, max_blocks), int32: the block of each page.  Entries after a
+            sequence's last page are not read, and slots after its last key have no effect.
+        seq_lens: (num_seqs,), int32: the number of keys of each sequence, new ones included.
+        cu_seqlens_q: (num_seqs + 1,), int32: the index at which the queries of each sequence
+            begin, and ``tokens`` at the end.  A sequence may have no queries.
+        variants: as in `attention`; ``b`` is the sequence, and positions count from its start.
+            A tensor argument with an entry per key position needs max_blocks * page_size entries.
         scale: of the scores; 1 / sqrt(head_dim) by default.
         scales: of 8-bit storage, as in `paged_append`.
-        max_seqlen_q: the most queries that a sequence brings, or more; saves a search on a GPU.
-        num_splits: among how many programs a GPU divides the keys of a sequence, 1 to 128; chosen
-            from the shapes by default.  The result does not depend on it but for rounding.
+        max_seqlen_q: the most queries of one sequence, or an upper bound; saves a search on a GPU.
+        num_splits: the number of programs, 1 to 128, that share the keys of a sequence on a GPU;
+            by default chosen from the shapes.  It affects the rounding of the result only.
         return_lse: also return the log-sum-exp of the scores.
 
     Returns:
@@ -67,11 +67,11 @@ def paged_attention(
         (tokens, heads), fp32 (fp64 for fp64).  A query that sees no key has output 0, LSE -inf.
 
     Raises:
-        ValueError, TypeError: an argument of the wrong shape, dtype, device or range.  Block ids
-            outside the pool, lengths beyond the table and metadata that contradict each other too,
-            where they are on the CPU; on a GPU they are not read back, and must have been checked
-            on the host.
-        NotImplementedError: q, kv or an argument of a variant requires a gradient: there is none.
+        ValueError, TypeError: an argument of the wrong shape, dtype, device or range; on the CPU
+            also blocks outside the pool, lengths beyond the block table, and cu_seqlens_q or
+            max_seqlen_q that contradict q or each other.  On a GPU these values are not read back:
+            check them on the host.
+        NotImplementedError: q, kv or an argument of a variant requires a gradient; the op has none.
     """
     variants = as_variants(variants)
     check_scale(scale)
@@ -139,7 +139,7 @@ def _check_count(name: str, count, most: int | None) -> None:
 
 
 def _check_variants(q, kv, block_table, variants, max_seqlen_q) -> None:
-    """Arguments of the variants fit the largest batch that the metadata can describe."""
+    """Check the arguments of the variants against the largest batch that the shapes allow."""
     num_seqs, max_blocks = block_table.shape
     rows = q.shape[0] if max_seqlen_q is None else max_seqlen_q
     shape = Shape(num_seqs, q.shape[1], rows, max_blocks * kv.shape[2], q.device)

@@ -1,8 +1,8 @@
-"""Every complaint about a paged cache and its metadata is raised here.
+"""Checks of a paged KV cache and its metadata.
 
-What can be told from shapes and dtypes is checked for every device.  What takes reading the
-metadata is checked on the CPU only: on a GPU that would wait for the device, so whoever builds the
-tables checks them on the host, as `PagedKVCache` does.
+Shapes and dtypes are checked on every device.  The values of the metadata (block table, lengths,
+slots) are checked on the CPU only: on a GPU, reading them would wait for the device, so the caller
+must check them on the host, as `PagedKVCache` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .quantization import FLOATS, LARGEST, NARROWER
 
 
 class Lengths(NamedTuple):
-    """The metadata of a batch, read: ends of queries and numbers of keys."""
+    """The metadata of a batch as Python ints: where queries begin, and the numbers of keys."""
 
     cu_seqlens_q: list[int]
     seq_lens: list[int]
@@ -29,7 +29,7 @@ class Lengths(NamedTuple):
 
 
 def check_no_gradient(op: str, **tensors) -> None:
-    """The cache has no gradient, and none is lost in silence."""
+    """Raise NotImplementedError if one of ``tensors`` requires a gradient: ``op`` has none."""
     for name, x in tensors.items():
         if torch.is_grad_enabled() and isinstance(x, torch.Tensor) and x.requires_grad:
             raise NotImplementedError(
@@ -39,7 +39,7 @@ def check_no_gradient(op: str, **tensors) -> None:
 
 
 def check_tensor(name: str, x, dtypes, shape: str, like: torch.Tensor | None = None) -> None:
-    """A dense tensor of one of ``dtypes``, with as many dimensions as ``shape`` names."""
+    """Check that ``x`` is dense, of one of ``dtypes``, with as many dimensions as ``shape``."""
     check_dense(name, x, dtypes)
     if x.ndim != shape.count(",") + (not shape.endswith(",)")):
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
@@ -58,7 +58,7 @@ def check_contiguous(name: str, x: torch.Tensor, dims: str = "last dimension") -
 
 
 def check_storage(kv, scales) -> None:
-    """The cache of a layer, and scales if and only if it is quantized."""
+    """Check the cache of a layer, which has scales if and only if it is quantized."""
     check_tensor(
         "kv",
         kv,
@@ -93,7 +93,7 @@ def check_storage(kv, scales) -> None:
 
 
 def check_fits(name: str, x: torch.Tensor, kv: torch.Tensor) -> None:
-    """Rows of ``x`` and the cache agree: the same head_dim, a dtype that loses nothing read."""
+    """Check that ``x`` has the head_dim of ``kv``, and a dtype at least as wide."""
     if x.shape[2] != kv.shape[4]:
         raise ValueError(f"{name}: expected the head_dim of kv, {kv.shape[4]}, got {x.shape[2]}")
     if kv.dtype not in (x.dtype, *NARROWER.get(x.dtype, ()), *LARGEST):
@@ -104,7 +104,7 @@ def check_fits(name: str, x: torch.Tensor, kv: torch.Tensor) -> None:
 
 
 def check_slots(slots: torch.Tensor, kv: torch.Tensor) -> None:
-    """Slots lie in the pool or are -1, and no two tokens share one; read on the CPU only."""
+    """Check that slots are -1 or in the pool, and that no two tokens share one; CPU only."""
     end = kv.shape[0] * kv.shape[2]
     outside = (slots < -1) | (slots >= end)
     if outside.any():
@@ -122,7 +122,7 @@ def check_slots(slots: torch.Tensor, kv: torch.Tensor) -> None:
 
 
 def check_pairs(pairs: torch.Tensor, num_blocks: int) -> None:
-    """Blocks lie in the pool, and none is written that another pair reads or writes."""
+    """Check that blocks are in the pool, and that no copy writes what another reads or writes."""
     outside = (pairs < 0) | (pairs >= num_blocks)
     if outside.any():
         raise ValueError(
@@ -139,7 +139,7 @@ def check_pairs(pairs: torch.Tensor, num_blocks: int) -> None:
 def read_lengths(
     kv, block_table, seq_lens, cu_seqlens_q, num_tokens: int, max_seqlen_q: int | None
 ) -> Lengths:
-    """The metadata as Python ints, checked to lie within the table and the pool; on the CPU."""
+    """The metadata as Python ints, after checking it against block table and pool; CPU only."""
     ends, lengths = found = Lengths(cu_seqlens_q.tolist(), seq_lens.tolist())
     if ends[0] != 0 or ends[-1] != num_tokens or ends != sorted(ends):
         raise ValueError(

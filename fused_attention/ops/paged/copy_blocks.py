@@ -1,4 +1,4 @@
-"""Copying whole blocks of a cache: what copy-on-write does before the first write."""
+"""Copy whole blocks of a KV cache, as copy-on-write does before writing to a shared block."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def copy_blocks(kv: torch.Tensor, pairs: torch.Tensor) -> None:
     Args:
         kv: (num_blocks, ...), contiguous: the cache of a layer, or its scales per token.
         pairs: (n, 2), int64, on the device of kv: source and destination of every copy.  A
-            destination occurs once and is no source.
+            destination occurs only once and is not a source.
 
     Raises:
-        ValueError, TypeError: an argument of the wrong shape, dtype or device.  Blocks outside
-            the pool and pairs that overlap too, where they are on the CPU; on a GPU they are not
-            read back, and must have been checked on the host.
-        NotImplementedError: kv requires a gradient, for there is none.
+        ValueError, TypeError: an argument of the wrong shape, dtype or device; on the CPU also
+            blocks outside the pool and pairs that overlap.  On a GPU the pairs are not read back:
+            check them on the host.
+        NotImplementedError: kv requires a gradient; the op has none.
     """
     if not isinstance(kv, torch.Tensor):
         raise TypeError(f"kv: expected a tensor, got {type(kv).__name__}")

@@ -1,8 +1,9 @@
-"""How the cache holds keys and values: in a floating dtype, or in 8 bits and fp32 scales.
+"""Storage of keys and values: in a floating dtype, or in 8 bits with fp32 scales.
 
-A stored number x stands for x * scale.  Scales are per key head, (2, kv_heads), chosen by the
-user; or per token, (num_blocks, 2, page_size, kv_heads), chosen by `paged_append` so that the
-largest number of a token's head is the largest of the dtype.  The 2 are keys and values.
+A stored number x means x * scale.  Scales per key head, (2, kv_heads), are chosen by the user.
+Scales per token and key head, (num_blocks, 2, page_size, kv_heads), are computed by `paged_append`,
+so that the largest number of every token and head becomes the largest number of the dtype.  The
+dimension of size 2 is keys and values.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import torch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# What holds no number that the dtype would lose.
+# For every dtype, the narrower dtypes whose numbers it represents exactly.
 NARROWER = {torch.float32: FLOATS[:2], torch.float64: FLOATS[:3]}
-# The largest number of each 8-bit dtype that is used; int8 symmetrically.
+# The largest number used of every 8-bit dtype; int8 is symmetric, without -128.
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
@@ -23,6 +24,6 @@ def token_scales(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def quantize(x: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``x`` / ``scales`` to the nearest number of ``dtype``, ties to even, saturating."""
+    """``x / scales`` rounded to the nearest number of ``dtype``, ties to even, saturating."""
     x = (x.float() / scales[..., None]).clamp(-LARGEST[dtype], LARGEST[dtype])
     return (x.round() if dtype == torch.int8 else x).to(dtype)

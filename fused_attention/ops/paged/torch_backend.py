@@ -1,9 +1,8 @@
-"""The paged cache on PyTorch operations.
+"""The paged ops on PyTorch operations.
 
-Attention takes one sequence at a time.  A single query reads its pages where they lie if they are
-large enough (`torch_decode`).  Otherwise the visible pages are gathered, and the sequence becomes
-one of a batch that shares its tensors (stride 0), so that variants see its index and the rest is
-dense attention.
+Attention computes one sequence at a time.  A single query on a CPU reads the pages in place if
+they are large enough (`torch_decode`).  Otherwise the visible pages are gathered for dense
+attention, where the sequence is expanded to a batch (stride 0), so that variants see its index.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def attention(
 ):
     """Output (tokens, H, D) in the dtype of q, and LSE (tokens, H).
 
-    ``max_seqlen_q`` and ``num_splits`` matter to the kernels alone.
+    ``max_seqlen_q`` and ``num_splits`` are for the Triton backend and have no effect here.
     """
     out = q.new_empty(q.shape)
     lse = q.new_empty(q.shape[:2], dtype=accumulator(q.dtype))
@@ -65,7 +64,7 @@ def attention(
 
 
 def _one_query(q, kv, scales, blocks, lo: int, hi: int, buffer, scale: float):
-    """Output (H, D) and LSE (H,) of the query q, (H, D), that sees the keys [lo, hi), and all."""
+    """Output (H, D) and LSE (H,) of one query q, (H, D), that sees all of the keys [lo, hi)."""
     if torch_decode.in_place(q, kv):
         return torch_decode.attend_in_place(q, kv, blocks.tolist(), lo, hi, scale)
     k, v = (x[:, :, lo:] for x in _gather(kv, scales, blocks, lo, hi, buffer))
@@ -73,9 +72,9 @@ def _one_query(q, kv, scales, blocks, lo: int, hi: int, buffer, scale: float):
 
 
 def _buffer(kv, most_keys: int, dtype):
-    """Room for the pages of one sequence after the other, (2, pages, page_size, K, D).
+    """A buffer for the pages of one sequence at a time, (2, pages, page_size, K, D).
 
-    In the dtype of q; of 8 bits in that of its sums.
+    Its dtype is that of q, or of q's accumulator if the cache is quantized.
     """
     tile_online.keep_freed_memory()
     held = accumulator(dtype) if kv.dtype in LARGEST else dtype
@@ -83,9 +82,9 @@ def _buffer(kv, most_keys: int, dtype):
 
 
 def _gather(kv, scales, blocks, first: int, seqlen_k: int, buffer):
-    """Keys and values of a sequence, (1, K, N, D), in ``buffer``, from the page of key ``first``.
+    """Gather keys and values of a sequence, (1, K, N, D), from the page of key ``first`` on.
 
-    The pages before it are left as they are; memory that nobody touches costs nothing.
+    They are views of ``buffer``, whose earlier pages are not written: untouched memory is free.
     """
     page_size = kv.shape[2]
     pages = slice(first // page_size, -(-seqlen_k // page_size))
@@ -143,7 +142,7 @@ def append(k, v, kv, slot_mapping, scales) -> None:
                 scales[block, side, offset] = each
             else:
                 each = scales[side]
-            # As bytes: PyTorch does not index 8-bit floats.
+            # Write bytes: PyTorch cannot index 8-bit floats.
             x = quantize(x, each, kv.dtype).view(torch.uint8)
         stored = kv.view(torch.uint8) if kv.dtype in LARGEST else kv
         stored[block, side, offset] = x.to(stored.dtype)

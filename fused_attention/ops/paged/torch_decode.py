@@ -1,8 +1,9 @@
-"""Paged attention of one query without Triton, whose keys and values are read where they lie.
+"""Paged attention of one query on a CPU, which reads keys and values in place.
 
-Each page is an attention of its own, the query heads of a group its rows; outputs are merged by
-their log-sum-exps.  Pages that are neighbors in the pool are the batch of one call of ATen's flash
-kernel, which no bit of the result depends on.  Small pages had better be gathered for one call.
+Attention is computed for each page separately, with the query heads of a group as rows, and the
+outputs are merged by their log-sum-exps.  Pages in consecutive blocks of the pool are the batch of
+one call of ATen's flash kernel; the batching does not change a bit of the result.  For small pages
+it is faster to gather them and call the kernel once.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import torch
 from ..attention.tile_aten import forward_whole
 from ..layout import accumulator
 
-_BYTES_A_CALL = 1 << 18  # copying as many takes as long as a call
+_BYTES_A_CALL = 1 << 18  # copying this many bytes takes as long as a call
 
 
 def in_place(q, kv) -> bool:
-    """Whether keys and values are stored as they are computed with, in pages worth a call."""
+    """Whether the cache has the dtype of ``q``, and pages large enough for a call each."""
     return q.dtype == kv.dtype and kv.shape[1:].numel() * kv.itemsize >= _BYTES_A_CALL
 
 
 def attend_in_place(q, kv, blocks: list[int], lo: int, hi: int, scale: float):
-    """Output (H, D) and LSE (H,) of the query q, (H, D), that sees the keys [lo, hi), and all.
+    """Output (H, D) and LSE (H,) of one query q, (H, D), that sees all of the keys [lo, hi).
 
-    ``kv`` is (num_blocks, 2, page_size, K, D), ``blocks`` those of the sequence's pages.
+    ``kv`` is (num_blocks, 2, page_size, K, D), ``blocks`` the sequence's row of the block table.
     """
     outs, lses = [], []
     for first, count, slots in _runs(blocks, lo, hi, kv.shape[2]):
@@ -42,7 +43,7 @@ def attend_in_place(q, kv, blocks: list[int], lo: int, hi: int, scale: float):
 
 
 def attend_gathered(q, k, v, scale: float):
-    """The same with keys and values (1, K, N, D)."""
+    """Like `attend_in_place`, with gathered keys and values, (1, K, N, D)."""
     out, lse = _attend(q, k, v, scale)
     return out.reshape(q.shape), lse.flatten()
 
@@ -54,7 +55,7 @@ def _attend(q, k, v, scale: float):
 
 
 def _runs(blocks: list[int], lo: int, hi: int, page_size: int) -> Iterator[tuple[int, int, slice]]:
-    """(first block, number of neighbors, slots of each) that make up the keys [lo, hi)."""
+    """Runs of consecutive blocks with the keys [lo, hi): (first block, blocks, slots of each)."""
     page, key = lo // page_size, lo
     while key < hi:
         first, start = page, key % page_size

@@ -1,4 +1,4 @@
-"""The paged cache on Triton kernels: attention, writing, copying.  Never waits for the GPU."""
+"""The paged ops on Triton kernels, without waiting for the GPU."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Rotary position embedding.  Read `rotary`, `scaling`, then the two backends."""

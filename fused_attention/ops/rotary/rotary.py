@@ -1,4 +1,4 @@
-"""Rotary position embedding: the registered operator, and the public functions."""
+"""Rotary position embedding: the public functions and their registered operator."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def rotary_tables(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines for `apply_rotary`, (length, rotary_dim // 2) each.
 
-    Position p turns pair i by ``p / base ** (2 i / rotary_dim)``, more slowly with a ``scaling``.
-    The angles are computed in fp64: in fp32 those of position 100,000 would be off by up to 0.004.
+    At position p, pair i is rotated by the angle ``p / base ** (2 i / rotary_dim)``, in radians; a
+    ``scaling`` makes angles smaller.  Angles are computed in fp64: in fp32, an angle at position
+    100,000 would be wrong by up to 0.004.
 
     Raises:
         ValueError: ``length`` is negative, ``rotary_dim`` negative or odd, ``base`` not positive.
@@ -58,23 +59,25 @@ def apply_rotary(
     arXiv 2104.09864.
 
     Args:
-        q: (batch, heads, seqlen, head_dim), or of ragged batches (tokens, heads, head_dim); fp16,
-            bf16, fp32 or fp64.  Any strides with a contiguous last dimension are read in place.
-        k: the same with any number of heads, or None.
+        q: (batch, heads, seqlen, head_dim), or (tokens, heads, head_dim) for packed sequences;
+            fp16, bf16, fp32 or fp64.  Any strides with a contiguous last dimension are read in
+            place.
+        k: as q, with any number of heads, or None.
         cos, sin: (max_positions, rotary_dim // 2), as from `rotary_tables`.  The columns of
             head_dim beyond rotary_dim pass through unchanged.
-        interleaved: which columns are a pair.  False: i and i + rotary_dim // 2 (GPT-NeoX, Llama,
+        interleaved: which columns form a pair.  False: i and i + rotary_dim // 2 (GPT-NeoX, Llama,
             Hugging Face).  True: 2 i and 2 i + 1 (GPT-J, the paper).
-        positions: rows of the tables, (seqlen,) or (batch, seqlen), int32 or int64; ragged,
-            (tokens,).  By default 0, 1, 2, ...
+        positions: rows of the tables, int32 or int64; (seqlen,) or (batch, seqlen), or (tokens,)
+            for packed sequences.  0, 1, 2, ... by default.
 
     Returns:
         ``q`` and ``k`` rotated, new tensors; None for a ``k`` of None.
 
-    The backward pass turns the gradients back; it keeps the tables and positions alone.
+    The backward pass rotates the gradients back; it saves only the tables and positions.
 
-    Positions outside the tables raise on the CPU, unless compiled.  On a GPU, where looking would
-    wait for it, they read nothing and turn the rotated columns into NaN.
+    Positions outside the tables raise ValueError on the CPU, except under ``torch.compile``.  On a
+    GPU, where a check would wait for the device, they read no memory and the rotated columns are
+    NaN.
 
     Raises:
         ValueError: shapes or devices that do not fit, positions outside the tables.
@@ -134,7 +137,7 @@ def _check_keys(q, k):
         raise TypeError(f"k: expected the dtype of q, {q.dtype}, got {k.dtype}")
     want = list(q.shape)
     if k.ndim == q.ndim:
-        want[1] = k.shape[1]  # heads, in 3 dimensions as in 4
+        want[1] = k.shape[1]  # heads, in either layout
     if list(k.shape) != want:
         raise ValueError(
             f"k: expected the shape of q, {tuple(q.shape)}, but for the number of heads, "

@@ -1,4 +1,4 @@
-"""Rotary frequencies of models that read longer texts than they were first trained on."""
+"""Scaling of rotary frequencies, for longer sequences than a model was first trained on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import torch
 
 @dataclass(frozen=True)
 class RotaryScaling:
-    """Slower rotations, for sequences ``factor`` times as long.
+    """Lower rotary frequencies, for sequences ``factor`` times as long.
 
     Args:
-        factor: every frequency is divided by it (Chen et al. 2023, arXiv 2306.15595).
-        original_length: if given, only slow frequencies are, as in Llama 3.1 (Dubey et al. 2024,
-            arXiv 2407.21783): those with ``low_freq_factor`` turns in so many tokens, or fewer.
-            Those with ``high_freq_factor`` or more stay; between, both are mixed linearly.
+        factor: divisor of every frequency (Chen et al. 2023, arXiv 2306.15595).
+        original_length: if given, only low frequencies are divided, as in Llama 3.1 (Dubey et al.
+            2024, arXiv 2407.21783).  A frequency with at most ``low_freq_factor`` turns in
+            ``original_length`` tokens is divided, one with at least ``high_freq_factor`` turns is
+            unchanged, and in between the two results are interpolated linearly.
 
-    Raises ValueError for a factor below 1, or factors of frequencies that do not ascend.
+    Raises ValueError if ``factor`` or ``original_length`` is below 1, or ``low_freq_factor`` is not
+    below ``high_freq_factor``.
     """
 
     factor: float
@@ -38,7 +40,7 @@ class RotaryScaling:
             )
 
     def slowed(self, frequencies: torch.Tensor) -> torch.Tensor:
-        """``frequencies``, in radians a token, after scaling."""
+        """``frequencies``, in radians per token, after scaling."""
         if self.original_length is None:
             return frequencies / self.factor
         turns = self.original_length * frequencies / (2 * math.pi)

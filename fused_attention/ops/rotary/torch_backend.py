@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-# Numbers of a chunk of positions: the temporaries of turning it stay in the cache.
+# Elements of a chunk of positions, few enough that the temporaries stay in the CPU's cache.
 _CHUNK = 2**20
 
 
 def rotary(q, k, q_out, k_out, cos, sin, positions, interleaved: bool, inverse: bool) -> None:
-    """Fills ``q_out`` and ``k_out``."""
+    """Fill ``q_out`` and ``k_out``."""
     cos, sin = rows(cos, sin, positions, q.shape[2])
     sin = -sin if inverse else sin
     q_out.copy_(rotated(q, cos, sin, interleaved))
@@ -17,7 +17,7 @@ def rotary(q, k, q_out, k_out, cos, sin, positions, interleaved: bool, inverse: 
 
 
 def rows(cos, sin, positions, seqlen: int):
-    """The rows of the tables at each position, (batch or 1, 1, seqlen, rotary_dim // 2)."""
+    """The rows of both tables at the positions, (batch or 1, 1, seqlen, rotary_dim // 2)."""
     if positions is None:
         return cos[None, None, :seqlen], sin[None, None, :seqlen]
     batch = positions.shape[0] if positions.ndim == 2 else 1
@@ -26,7 +26,7 @@ def rows(cos, sin, positions, seqlen: int):
 
 
 def rotated(x, cos, sin, interleaved: bool):
-    """``x`` (batch, heads, seqlen, head_dim) turned by `rows`; sums and products in fp32."""
+    """``x``, (batch, heads, seqlen, head_dim), rotated by tables from `rows`, in fp32 or fp64."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     cos, sin = cos.to(dtype), sin.to(dtype)
     half = cos.shape[-1]
@@ -43,10 +43,10 @@ def rotated(x, cos, sin, interleaved: bool):
 
 
 def rotate(x, cos, sin, interleaved: bool):
-    """`rotated`, chunk by chunk, differentiable by turning back: half of autograd's time."""
+    """`rotated` in chunks; the gradient is rotated back, in half the time of autograd's."""
     if torch.compiler.is_compiling():
         return rotated(x, cos, sin, interleaved)
-    if not torch.is_grad_enabled():  # PyTorch takes 60 us to apply a function
+    if not torch.is_grad_enabled():  # skip the 60 us that apply() takes
         return _Rotation.forward(x, cos, sin, interleaved)
     return _Rotation.apply(x, cos, sin, interleaved)
 

@@ -9,7 +9,7 @@ from ...kernels import rotary as kernels
 
 
 def rotary(q, k, q_out, k_out, cos, sin, positions, interleaved: bool, inverse: bool) -> None:
-    """Fills ``q_out`` and ``k_out``."""
+    """Fill ``q_out`` and ``k_out``."""
     if positions is not None:
         positions = positions.expand(q.shape[0], q.shape[2])
     q, k, cos, sin = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, cos, sin))
