@@ -1,6 +1,7 @@
 """Dependencies point one way: visualize -> models -> modules -> ops -> kernels.
 
-Only models and visualize use reference.
+Only models and visualize use reference; within ops, only a triton_backend uses kernels.
+docs/architecture.md draws the same picture.
 """
 
 import ast
@@ -86,6 +87,8 @@ def violations(source, path):
             found.append(f"{path}:{line}: {name!r} is not ours once installed: import relatively")
         elif floor_violated(module, name):
             found.append(f"{path}:{line}: {module!r} must not import {name!r}")
+        elif part == "ops" and target == "kernels" and path.name != "triton_backend.py":
+            found.append(f"{path}:{line}: only a triton_backend may import {name!r}")
         elif top == PACKAGE and part not in FREE and target not in allowed:
             found.append(f"{path}:{line}: {part} must not import {name!r}")
     return found
@@ -123,6 +126,11 @@ def test_every_part_is_read():
         ("fused_attention/ops/attention.py", "import fused_attention.modules"),
         ("fused_attention/ops/attention.py", "from fused_attention import causal"),
         ("fused_attention/ops/deeper/tiles.py", "from ...models import gpt"),
+        ("fused_attention/ops/norm/layer_norm.py", "from ...kernels import norm"),
+        (
+            "fused_attention/ops/norm/torch_backend.py",
+            "def late():\n    from ...kernels import norm",
+        ),
         ("fused_attention/ops/__init__.py", "from ..models import gpt"),
         ("fused_attention/variants/causal.py", "from ..ops import attention"),
         ("fused_attention/modules.py", "from .models.gpt import GPT"),
@@ -150,9 +158,9 @@ def test_a_violation_is_found(path, source):
     [
         ("kernels/attention_forward.py", "import triton\nfrom .hooks import apply_scores"),
         ("kernels/attention_forward.py", "from . import hooks"),
-        ("fused_attention/ops/attention.py", "from ..kernels import attention_forward"),
+        ("fused_attention/ops/norm/triton_backend.py", "from ...kernels import norm"),
         ("fused_attention/ops/attention.py", "from .. import _triton, variants"),
-        ("fused_attention/ops/deeper/tiles.py", "from ...kernels.hooks import bounds"),
+        ("fused_attention/ops/paged/triton_backend.py", "from ...kernels.hooks import bounds"),
         ("fused_attention/ops/__init__.py", "from .attention import attention"),
         ("fused_attention/__init__.py", "from . import reference\nfrom .ops import attention"),
         (
