@@ -43,7 +43,7 @@ def define(
     name = schema.partition("(")[0]
     qualified = f"{_NAMESPACE}::{name}"
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, _without_autocast(implementation), "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, _isolated(implementation), "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
     operator = getattr(torch.ops.fused_attention, name)
     if "!" not in schema:  # what mutates its arguments can have no gradient
@@ -126,13 +126,17 @@ def _autograd_kernel(
     return kernel
 
 
-def _without_autocast(implementation: Callable) -> Callable:
-    """Turn autocast off inside the operator: a product of fp32 tensors stays in fp32."""
+def _isolated(implementation: Callable) -> Callable:
+    """Run with autocast off, and on the GPU of the first argument, a tensor in every schema.
+
+    A product of fp32 tensors stays in fp32, and kernels are launched where the tensors are, not on
+    the current device: as in PyTorch's own operators.
+    """
 
     @functools.wraps(implementation)
-    def run(*args):
-        with torch._C._DisableAutocast():
-            return implementation(*args)
+    def run(first, *args):
+        with torch._C._DisableAutocast(), torch.cuda.device_of(first):
+            return implementation(first, *args)
 
     return run
 

@@ -13,14 +13,12 @@ from ..layout import as_rows
 
 
 def gelu_forward(x, y, approximate: str) -> None:
-    with torch.cuda.device_of(x):
-        gelu.gelu_forward(_laid_out(x, y), y, approximate, tuning.pointwise())
+    gelu.gelu_forward(_laid_out(x, y), y, approximate, tuning.pointwise())
 
 
 def gelu_backward(dy, x, dx, approximate: str) -> None:
     dy, x = _laid_out(dy, dx), _laid_out(x, dx)
-    with torch.cuda.device_of(x):
-        gelu.gelu_backward(dy, x, dx, approximate, tuning.pointwise())
+    gelu.gelu_backward(dy, x, dx, approximate, tuning.pointwise())
 
 
 def _laid_out(x, like):
@@ -31,8 +29,7 @@ def _laid_out(x, like):
 
 def bias_gelu_forward(x, bias, y, approximate: str) -> None:
     config = tuning.tile(x.shape[-1])
-    with torch.cuda.device_of(x):
-        gelu.bias_gelu_forward(as_rows(x), bias.contiguous(), as_rows(y), approximate, config)
+    gelu.bias_gelu_forward(as_rows(x), bias.contiguous(), as_rows(y), approximate, config)
 
 
 def bias_gelu_backward(dy, x, bias, dx, dbias, approximate: str) -> None:
@@ -41,18 +38,15 @@ def bias_gelu_backward(dy, x, bias, dx, dbias, approximate: str) -> None:
     programs = tuning.reducing_programs(*rows.shape, config)
     partial = x.new_empty(programs, rows.shape[1], dtype=torch.float32)
     dy, bias, dx = as_rows(dy), bias.contiguous(), as_rows(dx)
-    with torch.cuda.device_of(x):
-        gelu.bias_gelu_backward(dy, rows, bias, dx, partial, approximate, config)
+    gelu.bias_gelu_backward(dy, rows, bias, dx, partial, approximate, config)
     dbias.copy_(partial.sum(0))
 
 
 def glu_forward(gate, up, y, kind: str) -> None:
     gate, up, y = as_rows(gate), as_rows(up), as_rows(y)
-    with torch.cuda.device_of(y):
-        glu.glu_forward(gate, up, y, kind, tuning.tile(gate.shape[1]))
+    glu.glu_forward(gate, up, y, kind, tuning.tile(gate.shape[1]))
 
 
 def glu_backward(dy, gate, up, dgate, dup, kind: str) -> None:
     dy, gate, up = as_rows(dy), as_rows(gate), as_rows(up)
-    with torch.cuda.device_of(dy):
-        glu.glu_backward(dy, gate, up, as_rows(dgate), as_rows(dup), kind, tuning.tile(dy.shape[1]))
+    glu.glu_backward(dy, gate, up, as_rows(dgate), as_rows(dup), kind, tuning.tile(dy.shape[1]))

@@ -19,8 +19,7 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout
     out = empty_like(q, v.shape[3])
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     options = _options("forward", q, v, variants, scale, dropout)
-    with torch.cuda.device_of(q):
-        attention_forward.attention_forward(q, k, v, out, lse, options)
+    attention_forward.attention_forward(q, k, v, out, lse, options)
     return out, lse
 
 
@@ -36,25 +35,24 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
         return _options(kernel, q, v, variants, scale, dropout)
 
     dq_options = options("dq")
-    with torch.cuda.device_of(q):
-        attention_backward.attention_delta(out, do, dlse, delta, dq_options.config)
-        attention_backward.attention_dq(q, k, v, do, lse, delta, dq, dq_options)
-        if dk.numel() > 0:
-            attention_backward.attention_dkdv(q, k, v, do, lse, delta, dk, dv, options("dkdv"))
-        scoring = [variant for variant in variants if variant.type.score is not None]
-        dargs = []
-        for variant, want in zip(variants, wanted, strict=True):
-            if not want:
-                continue
-            shape, index = variant.args[0].shape, scoring.index(variant)
-            if k.numel() == 0:
-                dargs.append(lse.new_zeros(shape))
-                continue
-            dargs.append(
-                attention_backward.attention_dbias(
-                    q, k, v, do, lse, delta, shape, index, options("dbias")
-                )
+    attention_backward.attention_delta(out, do, dlse, delta, dq_options.config)
+    attention_backward.attention_dq(q, k, v, do, lse, delta, dq, dq_options)
+    if dk.numel() > 0:
+        attention_backward.attention_dkdv(q, k, v, do, lse, delta, dk, dv, options("dkdv"))
+    scoring = [variant for variant in variants if variant.type.score is not None]
+    dargs = []
+    for variant, want in zip(variants, wanted, strict=True):
+        if not want:
+            continue
+        shape, index = variant.args[0].shape, scoring.index(variant)
+        if k.numel() == 0:
+            dargs.append(lse.new_zeros(shape))
+            continue
+        dargs.append(
+            attention_backward.attention_dbias(
+                q, k, v, do, lse, delta, shape, index, options("dbias")
             )
+        )
     return dq, dk, dv, dargs
 
 

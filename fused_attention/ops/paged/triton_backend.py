@@ -46,23 +46,22 @@ def attention(
     if num_splits > 1:
         partial = q.new_empty((num_splits, *q.shape), dtype=torch.float32)
         partial_lse = lse.new_empty((num_splits, *lse.shape))
-    with torch.cuda.device_of(q):
-        paged_attention.paged_attention(
-            q,
-            kv[:, 0],
-            kv[:, 1],
-            partial,
-            partial_lse,
-            scales,
-            block_table,
-            seq_lens,
-            cu_seqlens_q,
-            num_tiles,
-            one_tile,
-            options,
-        )
-        if num_splits > 1:
-            paged_attention.paged_attention_combine(partial, partial_lse, out, lse)
+    paged_attention.paged_attention(
+        q,
+        kv[:, 0],
+        kv[:, 1],
+        partial,
+        partial_lse,
+        scales,
+        block_table,
+        seq_lens,
+        cu_seqlens_q,
+        num_tiles,
+        one_tile,
+        options,
+    )
+    if num_splits > 1:
+        paged_attention.paged_attention_combine(partial, partial_lse, out, lse)
     return out, lse
 
 
@@ -70,11 +69,9 @@ def append(k, v, kv, slot_mapping, scales) -> None:
     """Write keys and values (tokens, K, D) into their slots of ``kv``."""
     largest = LARGEST.get(kv.dtype, 0.0)
     stored = kv.view(torch.uint8) if kv.dtype == torch.float8_e4m3fn else kv
-    with torch.cuda.device_of(k):
-        paged_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
+    paged_cache.append(k, v, stored, slot_mapping, scales, largest, tuning.APPEND_ELEMENTS)
 
 
 def copy_blocks(kv, pairs) -> None:
     """Copy blocks of ``kv`` to others."""
-    with torch.cuda.device_of(kv):
-        paged_cache.copy_blocks(kv, pairs, tuning.COPY_ELEMENTS)
+    paged_cache.copy_blocks(kv, pairs, tuning.COPY_ELEMENTS)

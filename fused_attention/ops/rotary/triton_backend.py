@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ... import tuning
 from ...kernels import rotary as kernels
 
@@ -14,5 +12,4 @@ def rotary(q, k, q_out, k_out, cos, sin, positions, interleaved: bool, inverse: 
         positions = positions.expand(q.shape[0], q.shape[2])
     q, k, cos, sin = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, cos, sin))
     config = tuning.rotary()
-    with torch.cuda.device_of(q):
-        kernels.rotary(q, k, q_out, k_out, cos, sin, positions, interleaved, inverse, config)
+    kernels.rotary(q, k, q_out, k_out, cos, sin, positions, interleaved, inverse, config)
