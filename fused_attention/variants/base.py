@@ -16,6 +16,9 @@ be broadcastable to ``(batch, heads, seqlen_q, seqlen_k)``, is cut to the curren
 
 from __future__ import annotations
 
+import importlib
+import pickle
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -95,10 +98,35 @@ class VariantType:
                 )
         return Variant(self, args)
 
+    def __reduce__(self):
+        """Pickled by reference, as functions are: by the name that holds it in its module."""
+        module = sys.modules.get(self.module)
+        for attribute, value in vars(module).items() if module else ():
+            if isinstance(value, VariantType) and value.name == self.name:
+                return _imported, (self.module, attribute)
+        raise pickle.PicklingError(
+            f"variant {self.name!r}: cannot be pickled, for no name at the top level of module "
+            f"{self.module!r} holds it; assign what define_variant returns to one"
+        )
+
+    def __copy__(self) -> VariantType:
+        return self
+
+    def __deepcopy__(self, memo) -> VariantType:
+        return self
+
+
+def _imported(module: str, attribute: str) -> VariantType:
+    return getattr(importlib.import_module(module), attribute)
+
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """An attention variant with its arguments: an immutable value to pass to `attention`."""
+    """An attention variant with its arguments: an immutable value to pass to `attention`.
+
+    It can be copied, deep-copied and pickled (``torch.load`` then needs ``weights_only=False``) if
+    its type is held by a name at the top level of a module, as the built-in ones are.
+    """
 
     type: VariantType
     args: tuple

@@ -16,7 +16,11 @@ def _check(args, shape: Shape):
         raise ValueError(f"logits: expected device {shape.device}, got {logits.device}")
 
 
-_SINK = define_variant("sink", sink_logit=lambda args: args[0], check=_check)
+def _logit(args):
+    return args[0]
+
+
+_SINK = define_variant("sink", sink_logit=_logit, check=_check)
 
 
 def sink(logits: torch.Tensor) -> Variant:
