@@ -28,6 +28,8 @@ import torch
 from .._triton import expose_language
 
 _TYPES: dict[str, VariantType] = {}
+# Operators carry scalar arguments as floats.
+_LARGEST_INT = 2**53
 
 
 class Shape(NamedTuple):
@@ -95,6 +97,11 @@ class VariantType:
                 raise TypeError(
                     f"{self.name}: argument {position} must be a tensor, an int or a float, "
                     f"got {type(arg).__name__}"
+                )
+            if isinstance(arg, int) and abs(arg) > _LARGEST_INT:
+                raise ValueError(
+                    f"{self.name}: argument {position} must be an int from -2**53 to 2**53, "
+                    f"which an operator carries exactly, got {arg}"
                 )
         return Variant(self, args)
 

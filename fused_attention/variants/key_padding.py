@@ -8,8 +8,10 @@ from .base import Shape, Variant, define_variant
 
 @jit
 def _length(b, args):
+    """Clamped before it is narrowed: an int64 length may be beyond any position."""
     pointer, stride = args[0]
-    return tl.load(pointer + b * stride).to(tl.int32)
+    length = tl.load(pointer + b * stride)
+    return tl.minimum(tl.maximum(length, 0), 2**30).to(tl.int32)
 
 
 @jit
@@ -65,8 +67,8 @@ def key_padding(lengths: torch.Tensor) -> Variant:
     """Right padding: in sequence b, only keys ``j < lengths[b]`` exist.
 
     ``lengths``: integer tensor, shape (batch,), on the device of the inputs.  The contents of the
-    padding of k and v, even NaN, have no effect.  A length above seqlen_k means all keys, a
-    negative length no keys.
+    padding of k and v, even NaN, have no effect.  Any length above seqlen_k means all keys, a
+    negative one no keys.
 
     Raises TypeError if ``lengths`` is not an integer tensor, ValueError if its shape or device
     does not fit the inputs.

@@ -356,6 +356,13 @@ PATHS = (
         "if True:",
         attention("score_gradients_of_half_precision_sum_to_zero[bfloat16-*]"),
     ),
+    Mutation(
+        "lengths narrowed before they are clamped",
+        f"{VARIANTS}key_padding.py",
+        "length = tl.load(pointer + b * stride)",
+        "length = tl.load(pointer + b * stride).to(tl.int32)",
+        "variants/test_variants.py::test_lengths_of_any_size[*-interpreted]",
+    ),
     torch(
         "a pickled variant that becomes another",
         f"{VARIANTS}base.py",

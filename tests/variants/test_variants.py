@@ -210,3 +210,31 @@ def test_names_belong_to_modules():
 def test_arguments_of_other_types_are_refused():
     with pytest.raises(TypeError, match=r"test_stripes: argument 0 must be a tensor.*got str"):
         custom_variants.STRIPES("3")
+
+
+@every_leg
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("keys", [12, 70])
+def test_lengths_of_any_size(device, dtype, keys):
+    """A length that no int32 holds is not taken for another: beyond the keys are all, or none."""
+    least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    values = {least, least + 1, -(2**40), -1, 0, 3, keys, keys + 1, 2**31 - 1, 2**31, 2**31 + 3}
+    values |= {2**32, 2**32 + 3, -(2**32) + 3, 2**62, most - 1, most}
+    lengths = sorted(value for value in values if least <= value <= most)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(len(lengths), 1, n, 8, generator=generator).to(device) for n in (5, keys, keys)
+    )
+    q.requires_grad_()
+    out = fa.attention(q, k, v, fa.key_padding(torch.tensor(lengths, dtype=dtype, device=device)))
+    small = torch.tensor([min(max(n, 0), keys) for n in lengths], device=device)
+    expected = fa.attention(q, k, v, fa.key_padding(small))
+    assert torch.equal(out, expected)
+    gradients = (torch.autograd.grad(x.square().sum(), q)[0] for x in (out, expected))
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 2**62, 2**63, 10**30])
+def test_ints_that_an_operator_cannot_carry_are_refused(number):
+    with pytest.raises(ValueError, match=r"argument 0 must be an int from -2\*\*53 to 2\*\*53"):
+        custom_variants.STRIPES(number)
