@@ -218,8 +218,7 @@ def test_arguments_of_other_types_are_refused():
 def test_lengths_of_any_size(device, dtype, keys):
     """A length that no int32 holds is not taken for another: beyond the keys are all, or none."""
     least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    values = {least, least + 1, -(2**40), -1, 0, 3, keys, keys + 1, 2**31 - 1, 2**31, 2**31 + 3}
-    values |= {2**32, 2**32 + 3, -(2**32) + 3, 2**62, most - 1, most}
+    values = {least, -(2**32) + 3, -1, 0, 3, keys + 1, 2**31 - 1, 2**31, 2**32 + 3, most}
     lengths = sorted(value for value in values if least <= value <= most)
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
