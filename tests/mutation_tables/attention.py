@@ -364,6 +364,20 @@ PATHS = (
         "variants/test_variants.py::test_lengths_of_any_size[*-interpreted]",
     ),
     torch(
+        "a tangent of an outer level dropped",
+        f"{OPS}registration.py",
+        "if functorch.maybe_get_level(x) in levels:",
+        "if False:",
+        "ops/test_transforms.py::test_forward_over_reverse[attention-aten]",
+    ),
+    torch(
+        "vmap computes the first entry for all",
+        f"{OPS}registration.py",
+        "x.select(dim, i)",
+        "x.select(dim, 0)",
+        "ops/test_transforms.py::test_vmap[attention-aten-0]",
+    ),
+    torch(
         "a pickled variant that becomes another",
         f"{VARIANTS}base.py",
         "if isinstance(value, VariantType) and value.name == self.name:",

@@ -72,11 +72,11 @@ def attention(
 
 def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: float):
     """Output and LSE, from the operator; the arguments have been checked."""
-    refuse_forward_mode("attention", _INSTEAD, q, k, v)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = philox.new_seed(q.device) if dropout_p > 0 else None
     variants, extra = sinks.split_off(variants)
     spec, tensors, scalars = encode(variants)
+    refuse_forward_mode("attention", _INSTEAD, q, k, v, *tensors)
     results = _attention(q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed)
     return sinks.apply(*results, extra, heads_at=1)
 

@@ -70,6 +70,11 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy):
+        if torch._C._functorch.is_legacy_batchedtensor(dy):
+            raise NotImplementedError(
+                "apply_rotary: is_grads_batched is not implemented; "
+                "torch.func.vmap of torch.func.vjp has it"
+            )
         cos, sin = ctx.saved_tensors
         return _Rotation.apply(dy, cos, -sin, ctx.interleaved), None, None, None
 
