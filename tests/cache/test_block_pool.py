@@ -1,6 +1,6 @@
-"""The pool of blocks: what it gives out, takes back, and refuses.
+"""The block pool: allocation, release, sharing, eviction and errors.
 
-Broken pools are in `test_cache_stateful.py` and in `mutation_tables`.
+Tests with a broken pool are in `test_cache_stateful.py` and in `mutation_tables`.
 """
 
 import pickle
@@ -65,9 +65,9 @@ def test_cached_blocks_are_found_until_they_are_needed_oldest_first():
     pool.release([ids[1], ids[0], ids[2]])
     assert (pool.num_free, pool.num_cached) == (4, 3)
     pool.share([pool.find(f"key {ids[1]}")])
-    pool.release([ids[1]])  # used again: now the youngest
+    pool.release([ids[1]])  # most recently used now
     first, second = pool.alloc(1), pool.alloc(1)
-    assert first[0] not in ids  # the unused one
+    assert first[0] not in ids  # the block that was never used
     assert second == [ids[0]]
     assert pool.find(f"key {ids[0]}") is None
     assert pool.alloc(2) == [ids[2], ids[1]]
@@ -159,7 +159,7 @@ def test_check_finds_what_does_not_balance(damage):
 
 
 def soak(pool: BlockPool, operations: int, seed: int) -> dict[int, int]:
-    """Random operations, wrong ones among them; returns how often each block is still held."""
+    """Run random operations, some of them invalid; returns the reference counts at the end."""
     draw = random.Random(seed)
     held: dict[int, int] = {}
     for number in range(operations):
@@ -202,7 +202,7 @@ def test_soak(record_property):
     started = time.perf_counter()
     held = soak(pool, OPERATIONS, seed=0)
     seconds = time.perf_counter() - started
-    assert len(held) > BLOCKS / 2 and pool.num_cached > 0  # it was neither empty nor idle
+    assert len(held) > BLOCKS / 2 and pool.num_cached > 0  # the pool was well used
     pool.release([block for block, times in held.items() for _ in range(times)])
     pool.check()
     assert pool.num_free == BLOCKS
@@ -212,7 +212,7 @@ def test_soak(record_property):
 
 
 def test_a_block_costs_the_same_in_a_large_pool():
-    """A million blocks, most of them cached, given out one by one: quadratic would take hours."""
+    """Allocate a million blocks, most of them cached, one by one: O(n²) would take hours."""
     pool = BlockPool(10**6)
     ids = pool.alloc(10**6)
     for block in ids:
@@ -224,6 +224,6 @@ def test_a_block_costs_the_same_in_a_large_pool():
 
 
 def test_no_tensors():
-    """The pool serves whoever has blocks to give, and imports nothing for it."""
+    """The pool manages integers; it needs no tensors."""
     with open(block_pool.__file__, encoding="utf-8") as file:
         assert "torch" not in file.read()

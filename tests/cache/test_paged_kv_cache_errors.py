@@ -1,4 +1,4 @@
-"""What the paged cache refuses, and that nothing has changed when it has."""
+"""Bad input to the paged KV cache raises, and leaves the cache unchanged."""
 
 import pytest
 import torch

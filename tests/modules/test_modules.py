@@ -1,4 +1,4 @@
-"""Modules beyond torch's own samples: what torch has no module for, and what it leaves open.
+"""Modules beyond torch's own samples: those that torch lacks, and options its samples omit.
 
 Seen failing on: dropout outside training, the gate and the up half swapped, a padding mask
 inverted, weights where every key is padded, the is_causal hint ignored.
@@ -80,7 +80,7 @@ def test_norm_of_a_sum(device, ours, theirs, options):
 @every_leg
 @pytest.mark.parametrize("ours, theirs, options", NORMS.values(), ids=NORMS)
 def test_norm_of_a_stream_that_begins(device, ours, theirs, options):
-    """Without a residual x is the sum, and nothing of it is dropped."""
+    """Without a residual x itself is normalized, without dropout."""
     module, plain = (kind(16, **options).to(device) for kind in (ours, theirs))
     module.load_state_dict(plain.state_dict())
     module.dropout, x = 0.5, normal(3, 16, device=device)
@@ -104,7 +104,7 @@ def test_dropout_before_the_sum_in_training_only(device, kind):
 
 
 def attention(**options):
-    """Ours and torch's, with the same parameters, none of them zero."""
+    """Our MultiheadAttention and torch's, with the same nonzero parameters."""
     torch.manual_seed(0)
     theirs = nn.MultiheadAttention(16, 4, **options)
     for parameter in theirs.parameters():

@@ -1,4 +1,4 @@
-"""Attention: kernels, bounds of variants, the paths between them."""
+"""Attention: kernels, bounds of variants, backends."""
 
 from .mutation import OPS, Mutation, torch
 

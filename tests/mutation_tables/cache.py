@@ -1,4 +1,4 @@
-"""The paged cache: who holds which block."""
+"""The paged KV cache: block pool, block tables, steps."""
 
 from .mutation import torch
 

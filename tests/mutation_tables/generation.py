@@ -1,4 +1,4 @@
-"""Continuing prompts."""
+"""Generation: decoding, sampling, speculative decoding."""
 
 from .mutation import table
 

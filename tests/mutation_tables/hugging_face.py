@@ -1,4 +1,4 @@
-"""Weights of transformers."""
+"""Loading and saving weights of Hugging Face transformers."""
 
 from .mutation import table
 

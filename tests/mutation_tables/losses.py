@@ -1,4 +1,4 @@
-"""Cross-entropy, and that of a linear layer."""
+"""Cross-entropy and linear cross-entropy."""
 
 from .mutation import OPS, Mutation, torch
 

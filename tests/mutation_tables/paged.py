@@ -1,4 +1,4 @@
-"""Attention over pages, and what writes them."""
+"""Paged attention, and the kernels that write the paged KV cache."""
 
 from .mutation import OPS, Mutation, torch
 

@@ -1,4 +1,4 @@
-"""Activations, gated units and rotary embedding."""
+"""Activations, gated linear units and rotary embedding."""
 
 from .mutation import OPS, Mutation, torch
 

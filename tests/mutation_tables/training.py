@@ -1,4 +1,4 @@
-"""The training example, and the pictures of attention."""
+"""The training example, and the attention maps of `visualize`."""
 
 from .mutation import table, torch
 
