@@ -1,8 +1,8 @@
 """Every variant alone and composed with others, on every leg, and the checks of `define_variant`.
 
-Mutations caught here (tests/mutation_tables): an argument's gradient not summed over its broadcast
-dimensions, by test_alone_and_in_company; score gradients taken at the raw scores, by
-test_order_of_scores_matters_and_is_kept.
+Mutations caught here: an argument's gradient not summed over its broadcast dimensions, and hooks
+applied in the wrong order, by test_alone_and_in_company; score gradients taken at the raw scores,
+by test_order_of_scores_matters_and_is_kept.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Bad input to the paged functions is refused by name, and leaves the cache as it was."""
+"""Bad input to the paged functions raises, names the argument and leaves the cache unchanged."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def ints(*values):
 
 
 def attend_arguments():
-    """Two sequences with 1 and 2 of their 3 and 20 keys as queries; 4 blocks of 16."""
+    """Two sequences with 1 and 2 queries and 3 and 20 keys; 4 blocks of 16."""
     return {
         "q": torch.zeros(3, 4, 8),
         "kv": torch.zeros(4, 2, 16, 2, 8),
@@ -55,7 +55,7 @@ KV = (4, 2, 16, 2, 8)
 
 
 def _storage():
-    """What both functions refuse about a cache."""
+    """Bad caches, for both functions."""
     yield "list", {"kv": [1]}, TypeError, ["kv", "tensor", "list"]
     kv = torch.zeros(4, 2, 16, 8)
     yield "rank", {"kv": kv}, ValueError, ["kv", "(num_blocks, 2,", "(4, 2, 16, 8)"]
@@ -180,7 +180,7 @@ def test_metadata_that_must_be_read(given, words):
 
 
 def test_entries_past_the_last_page_are_not_read():
-    """Whatever they say; here the first sequence has one page, the second none."""
+    """Table entries past the last page may be invalid; the sequences have one page and none."""
     attend(block_table=ints(0, -7, 99, 2**30).reshape(2, 2), seq_lens=ints(3, 0))
 
 

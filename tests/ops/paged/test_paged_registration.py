@@ -1,4 +1,4 @@
-"""The paged operators as PyTorch citizens, on PyTorch operations and on the Triton kernels.
+"""The paged operators in PyTorch: opcheck, compile, fake tensors, on the torch and Triton backends.
 
 Seen failing on: a mutation that is not declared, a fake of the wrong dtype.
 """
@@ -53,7 +53,7 @@ def test_opcheck(path, case):
 
 @pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantized"])
 def test_compile_without_graph_breaks(path, case):
-    """A step as a model takes it: append, then attend to what was appended."""
+    """One step of a model: append tokens, then attend to them."""
 
     def step(q, k, v, kv, scales, slots, table, seq_lens, cu_seqlens_q):
         fa.paged_append(k * 2, v, kv, slots, scales)
