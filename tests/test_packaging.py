@@ -172,7 +172,7 @@ def test_wheel_brings_the_console_script(from_wheel, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["from_wheel", "from_editable", "from_nothing"])
-def test_at_the_root_of_a_checkout_its_code_runs_and_kernels_is_theirs(scheme, checkout, request):
+def test_a_checkout_runs_its_own_code_and_does_not_shadow_kernels(scheme, checkout, request):
     python, site = request.getfixturevalue(scheme)
     result = probe(python, checkout, "fused_attention.kernels.hooks")
     assert result["fused_attention"] == str(checkout / "fused_attention" / "__init__.py")
@@ -189,7 +189,7 @@ def test_editable_install_is_seen_away_from_the_checkout(from_editable, checkout
     assert "fused_attention.kernels.hooks" not in result["error"]
 
 
-def test_pytest_in_a_checkout_leaves_kernels_to_its_owner(from_nothing, checkout):
+def test_pytest_in_a_checkout_does_not_shadow_kernels(from_nothing, checkout):
     python, site = from_nothing
     test = checkout / "tests" / "kernels" / "test_whose.py"
     test.parent.mkdir(exist_ok=True)

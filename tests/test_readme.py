@@ -95,7 +95,7 @@ def test_each_line_of_the_drop_in_table_computes_what_it_replaces(theirs, ours):
     torch.testing.assert_close(found, expected)
 
 
-def test_the_drop_in_table_is_whole():
+def test_the_drop_in_table_is_complete():
     replaced = " ".join(ours for _, ours in REPLACED)
     functions = (
         "layer_norm rms_norm add_layer_norm add_rms_norm gelu bias_gelu geglu swiglu "

@@ -125,7 +125,7 @@ def test_twins_against_loops(stack, rows, keys):
     torch.testing.assert_close(sums, (expected[1] != -math.inf).double())
 
 
-def test_rows_with_nothing_to_attend():
+def test_fully_masked_rows():
     q, k, v = (torch.randn(1, 1, 3, 4, requires_grad=True) for _ in range(3))
     variants = fa.mask(torch.tensor([[True, True, False], [False] * 3, [True] * 3]))
     out, lse, weights = fa.reference.attention(q, k, v, variants, return_weights=True)

@@ -57,7 +57,7 @@ def test_a_shared_block_is_free_when_its_last_holder_goes():
     assert pool.num_free == 2
 
 
-def test_cached_blocks_are_found_until_they_are_needed_oldest_first():
+def test_cached_blocks_are_evicted_oldest_first():
     pool = BlockPool(4)
     ids = pool.alloc(3)
     for block in ids:
@@ -118,7 +118,7 @@ def test_unpublished_blocks_are_not_found():
         (lambda pool: pool.unpublish(7), ValueError, "got 7"),
     ],
 )
-def test_what_is_wrong_is_refused_and_changes_nothing(call, error, words):
+def test_bad_calls_raise_and_change_nothing(call, error, words):
     pool = BlockPool(3)
     pool.alloc(2)
     pool.publish(0, "key")
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing(call, error, words):
 
 
 @pytest.mark.parametrize("num_blocks", [0, -1, 2**31, 1.5, True, None])
-def test_a_pool_has_blocks(num_blocks):
+def test_a_pool_needs_at_least_one_block(num_blocks):
     with pytest.raises((ValueError, TypeError), match="num_blocks: expected"):
         BlockPool(num_blocks)
 
@@ -148,7 +148,7 @@ def test_a_pool_has_blocks(num_blocks):
         lambda pool: pool._block_of.clear(),
     ],
 )
-def test_check_finds_what_does_not_balance(damage):
+def test_check_detects_inconsistent_state(damage):
     pool = BlockPool(4)
     pool.alloc(2)
     pool.publish(0, "key")
@@ -223,7 +223,7 @@ def test_a_block_costs_the_same_in_a_large_pool():
     assert pool.num_cached == 10**6 - 10**5
 
 
-def test_no_tensors():
+def test_the_pool_does_not_import_torch():
     """The pool manages integers; it needs no tensors."""
     with open(block_pool.__file__, encoding="utf-8") as file:
         assert "torch" not in file.read()

@@ -48,7 +48,7 @@ def test_token_by_token_is_the_same_as_all_at_once(device, page_size):
 
 
 @every_leg
-def test_ragged_batches_of_chunks(device):
+def test_chunked_prefill_beside_decode(device):
     """Prefill chunks, single tokens and empty chunks in one step, with blocks in random order."""
     cache = make(device)
     random.Random(0).shuffle(cache.pool._unused)
@@ -271,7 +271,7 @@ def test_step_tensors():
         assert step.last.tolist() == [0, 1]
 
 
-def test_a_captured_graph_reads_the_numbers_of_the_open_step():
+def test_a_captured_graph_reads_the_metadata_of_the_open_step():
     """The metadata keeps its addresses; a smaller step resets the entries it does not use."""
     cache = make()
     seqs = [cache.new() for _ in range(4)]
@@ -325,7 +325,7 @@ def test_steps_without_tokens(counts):
     assert cache.pool.num_free == 40
 
 
-def test_a_step_that_raises_never_was():
+def test_a_step_that_raises_is_undone():
     cache, model = make(), CachedDecoder(150)
     seq = cache.new()
     run(model, cache, [seq], [sentence(20, 1)])
@@ -339,7 +339,7 @@ def test_a_step_that_raises_never_was():
         cache.attend(0, *tokens_of(step), step)
 
 
-def test_a_step_that_cannot_be_prepared_never_was(monkeypatch):
+def test_a_step_that_cannot_be_prepared_is_undone(monkeypatch):
     cache = make()
     seq = cache.new()
 
@@ -394,7 +394,7 @@ def test_truncation_beyond_the_window():
     run(model, cache, [seq], [sentence(10, 1)])
 
 
-def test_names():
+def test_storage_dtype_and_repr():
     assert name_of(make(dtype=torch.bfloat16).kv[0].dtype) == "bfloat16"
     assert make(kv_dtype=torch.bfloat16).kv[0].shape == (40, 2, 16, KV_HEADS, HEAD_DIM)
     cache = make()

@@ -79,7 +79,7 @@ def test_norm_of_a_sum(device, ours, theirs, options):
 
 @every_leg
 @pytest.mark.parametrize("ours, theirs, options", NORMS.values(), ids=NORMS)
-def test_norm_of_a_stream_that_begins(device, ours, theirs, options):
+def test_norm_without_a_residual(device, ours, theirs, options):
     """Without a residual x itself is normalized, without dropout."""
     module, plain = (kind(16, **options).to(device) for kind in (ours, theirs))
     module.load_state_dict(plain.state_dict())
@@ -191,7 +191,7 @@ def test_a_query_whose_keys_are_all_padded_gets_the_bias_and_no_nan(device, need
     assert (gradients[0][1] == 0).all()
 
 
-def test_the_causal_hint_needs_its_mask_and_then_holds():
+def test_is_causal_needs_the_causal_mask():
     ours, theirs = attention(batch_first=True)
     x = normal(2, 5, 16)
     causal = nn.Transformer.generate_square_subsequent_mask(5)
@@ -227,7 +227,7 @@ def test_it_compiles_without_graph_breaks(need_weights):
     )
 
 
-def test_a_transformer_layer_takes_it():
+def test_inside_a_torch_transformer_layer():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
     x = normal(2, 5, 16)

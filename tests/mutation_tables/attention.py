@@ -48,7 +48,7 @@ KERNELS = (
         FORWARD,
         "l_safe = tl.where(l_i == 0, 1.0, l_i)",
         "l_safe = l_i",
-        attention("rows_with_nothing_to_attend[interpreted]"),
+        attention("fully_masked_rows[interpreted]"),
     ),
     Mutation(
         "sign of a negative scale lost",
@@ -150,7 +150,7 @@ KERNELS = (
         BACKWARD,
         "count_h = num_heads if SUM_H else 1",
         "count_h = 1",
-        "variants/test_variants.py::test_alone_and_in_company[bias_shared-interpreted]",
+        "variants/test_variants.py::test_alone_and_composed[bias_shared-interpreted]",
     ),
     Mutation(
         "score gradients taken at the raw scores",
@@ -305,7 +305,7 @@ PATHS = (
         f"{VARIANTS}past_bias.py",
         "tl.minimum(tl.maximum(q_idx - kv_idx, 0), args[1] - 1)",
         "tl.maximum(q_idx - kv_idx, 0)",
-        "variants/test_variants.py::test_alone_and_in_company[past_bias-interpreted]",
+        "variants/test_variants.py::test_alone_and_composed[past_bias-interpreted]",
     ),
     torch(
         "a mask of PyTorch's attention without the scores",
@@ -319,14 +319,14 @@ PATHS = (
         f"{OPS}registration.py",
         "ctx.needs_input_grad = nested(needed[2:], ctx.count)",
         "ctx.needs_input_grad = needed[2:]",
-        "ops/attention/test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+        "ops/attention/test_registration.py::test_a_second_backward_through_a_retained_graph[torch]",
     ),
     torch(
         "gradients wanted by a second pass misplaced",
         f"{OPS}registration.py",
         "                ctx.needs_input_grad = needed\n",
         "                pass\n",
-        "ops/attention/test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+        "ops/attention/test_registration.py::test_a_second_backward_through_a_retained_graph[torch]",
     ),
     torch(
         "LSE gradient dropped, torch",

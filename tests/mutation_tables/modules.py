@@ -23,7 +23,7 @@ MODULES = (
         f"{LAYERS}norm.py",
         "return (normed, x) if",
         "return (normed, normed) if",
-        "modules/test_modules.py::test_norm_of_a_stream_that_begins[*]",
+        "modules/test_modules.py::test_norm_without_a_residual[*]",
     ),
     torch(
         "a padding mask taken for its opposite",
@@ -37,7 +37,7 @@ MODULES = (
         f"{LAYERS}multihead_attention.py",
         'variants += [causal("top_left")] if hinted else []',
         "variants += []",
-        "modules/test_modules.py::test_the_causal_hint_needs_its_mask_and_then_holds",
+        "modules/test_modules.py::test_is_causal_needs_the_causal_mask",
     ),
     torch(
         "weights of a query that sees nothing",

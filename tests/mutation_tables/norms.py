@@ -107,7 +107,7 @@ NORMS = (
         NORM,
         "seed_ptr, zero, zero, rows, start_n,",
         "seed_ptr, zero, zero, rows, 0,",
-        norm("kernels_drop_what_the_torch_path_drops[5120]"),
+        norm("both_backends_drop_the_same[5120]"),
     ),
     Mutation(
         "gradient of the sum dropped",
@@ -128,7 +128,7 @@ NORMS = (
         NORM,
         "        h = round_to(h, sum_ptr.dtype.element_ty).to(tl.float32)\n",
         "",
-        norm("what_is_normalised_is_the_sum_as_it_is_returned[add_layer_norm-interpreted]"),
+        norm("the_norm_is_of_the_rounded_sum[add_layer_norm-interpreted]"),
     ),
     Mutation(
         "a weight read as if contiguous",
@@ -149,7 +149,7 @@ NORMS = (
         f"{OPS}backend.py",
         "triton = uses_triton(*tensors) and all(",
         "triton = all(",
-        op("operators_compute_where_aten_serves", "layer_norm", "torch"),
+        op("operators_compute_without_triton", "layer_norm", "torch"),
     ),
     torch(
         "a fake in another layout",

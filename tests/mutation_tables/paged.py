@@ -32,7 +32,7 @@ PAGED = (
         "    bounds = _split_bounds(",
         "    lo, hi, full_lo, full_hi = bounds\n"
         "    bounds = _split_bounds((0 * lo, hi, full_lo, full_hi), BLOCK_N)  # (",
-        paged("pages_out_of_sight_are_not_read[1-interpreted]"),
+        paged("pages_before_the_window_are_not_read[1-interpreted]"),
     ),
     Mutation(
         "a tile in the middle of a page read from its start",
@@ -74,7 +74,7 @@ PAGED = (
         ATTENTION_PAGED,
         "// TOKENS + middle <= tile",
         "// TOKENS + middle < tile",
-        paged("the_bound_on_queries_changes_nothing[1000-interpreted]"),
+        paged("max_seqlen_q_changes_nothing[1000-interpreted]"),
     ),
     Mutation(
         "bounds of the first head for the group",
@@ -179,7 +179,7 @@ PAGED = (
         PAGED_TORCH,
         "stored, into = kv[:, side], buffer[side, pages]",
         "stored, into = kv[:, side], buffer[side, : len(blocks)]",
-        paged("pages_out_of_sight_are_not_read[1-torch]"),
+        paged("pages_before_the_window_are_not_read[1-torch]"),
     ),
     torch(
         "all pages gathered, whatever the window",
@@ -235,13 +235,13 @@ PAGED = (
         f"{OPS}paged/checks.py",
         "twice = used[1:] == used[:-1]",
         "twice = used[1:] == -1",
-        "ops/paged/test_paged_errors.py::test_slots_that_must_be_read_leave_the_cache_alone[*]",
+        "ops/paged/test_paged_errors.py::test_bad_slots_leave_the_cache_unchanged[*]",
     ),
     torch(
         "blocks outside the pool let through",
         f"{OPS}paged/checks.py",
         "outside = owned & ((block_table < 0) | (block_table >= num_blocks))",
         "outside = owned & ((block_table < 0) | (block_table > num_blocks))",
-        "ops/paged/test_paged_errors.py::test_metadata_that_must_be_read[outside]",
+        "ops/paged/test_paged_errors.py::test_bad_metadata[outside]",
     ),
 )

@@ -20,7 +20,7 @@ POINTWISE = (
         ACTIVATIONS,
         'elif KIND == "tanh":\n        gate, _ = _sigmoids(_twice_u(x))',
         'elif KIND == "tanh":\n        gate, _ = _normal(x)',
-        "ops/activation/test_gelu.py::test_the_approximations_are_told_apart[interpreted]",
+        "ops/activation/test_gelu.py::test_approximate_selects_erf_or_tanh[interpreted]",
     ),
     Mutation(
         "the slope of erf for that of tanh",
@@ -211,6 +211,6 @@ ROTARY = (
         f"{OPS}rotary/rotary.py",
         "angles = torch.outer(positions, frequencies)",
         "angles = torch.outer(positions.float(), frequencies.float()).double()",
-        rotary("tables_are_accurate_far_out"),
+        rotary("tables_are_accurate_at_large_positions"),
     ),
 )

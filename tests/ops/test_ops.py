@@ -195,7 +195,7 @@ def _is_floating(x):
 
 @every_leg
 @every_case
-def test_operators_compute_where_aten_serves(device, case, monkeypatch):
+def test_operators_compute_without_triton(device, case, monkeypatch):
     """Our operators also run without Triton, as an exported program on a CPU needs."""
     for dtype in dtypes_of(device, CASES.index(case)):
         if dtype != torch.float64:

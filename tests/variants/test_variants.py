@@ -1,7 +1,7 @@
 """Every variant alone and composed with others, on every leg, and the checks of `define_variant`.
 
 Mutations caught here: an argument's gradient not summed over its broadcast dimensions, and hooks
-applied in the wrong order, by test_alone_and_in_company; score gradients taken at the raw scores,
+applied in the wrong order, by test_alone_and_composed; score gradients taken at the raw scores,
 by test_order_of_scores_matters_and_is_kept.
 """
 
@@ -35,7 +35,7 @@ SHAPE = Sizes(2, 2, 1, 33, 70, 8, 16)
 
 @every_leg
 @pytest.mark.parametrize("stack", [*PARTS, *COMPANY])
-def test_alone_and_in_company(device, stack):
+def test_alone_and_composed(device, stack):
     """Output, LSE and all gradients, including those of slopes, biases and custom arguments."""
     budget.check(inputs.make(SHAPE, torch.float32, device, stack=stack))
 
@@ -51,7 +51,7 @@ def test_order_of_scores_matters_and_is_kept(device):
 
 
 @every_leg
-def test_masks_come_last_wherever_they_stand(device):
+def test_masks_apply_after_all_scores(device):
     """Masks apply after all scores, wherever they stand: softcap would turn -inf into -cap."""
     q, k, v = (torch.randn(1, 1, n, 16, device=device) for n in (5, 40, 40))
     masks_first = (fa.sliding_window(2), fa.softcap(1.0))
@@ -82,7 +82,7 @@ def test_the_same_argument_twice(device):
 
 @every_leg
 @pytest.mark.parametrize("name", ["lengths", "mask", "ids"])
-def test_arguments_with_gaps_and_without_size(device, name):
+def test_strided_and_broadcast_arguments(device, name):
     """Strided lengths in int32, a transposed mask, strided ids: each as its contiguous copy."""
     q, k, v = (torch.randn(2, 2, n, 8, device=device) for n in (20, 40, 40))
     if name == "lengths":
@@ -103,7 +103,7 @@ def test_arguments_with_gaps_and_without_size(device, name):
     torch.testing.assert_close(found, reference)
 
 
-def test_encoding_and_back():
+def test_encoding_round_trip():
     """A stack encoded as a string, tensors and floats decodes to equal variants and types."""
     slopes, lengths = torch.rand(2), torch.tensor([3, 4])
     stack = (
@@ -129,7 +129,7 @@ def test_encoding_and_back():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tanh_is_fast", [True, False])
-def test_softcap_keeps_every_bit_by_either_formula(monkeypatch, dtype, tanh_is_fast):
+def test_softcap_is_accurate_by_either_formula(monkeypatch, dtype, tanh_is_fast):
     """Both formulas are accurate from tanh(x) = x to tanh(x) = 1; the CPU decides which is used."""
     monkeypatch.setattr(
         sys.modules["fused_attention.variants.softcap"], "_TANH_IS_FAST", tanh_is_fast

@@ -109,7 +109,7 @@ def test_nan_stays_where_it_is(device, approximate):
 
 
 @every_leg
-def test_the_approximations_are_told_apart(device):
+def test_approximate_selects_erf_or_tanh(device):
     """erf and tanh differ by up to 5e-4; the requested one is computed, and erf is the default."""
     x = torch.linspace(-4, 4, 801).to(device)
     bias = torch.zeros(801, device=device)

@@ -12,7 +12,7 @@ Mutations caught here (`python -m tests.mutations` runs those in tests/mutation_
     test_dropout_drops_the_same_...     random bits that depend on the tile
     test_bounds_only_save_work          a bound too tight by one, a full block one key too long
     test_nan_in_padding_does_not_leak   V loaded beyond the last key
-    test_rows_with_nothing_to_attend    division by a sum of zero
+    test_fully_masked_rows              division by a sum of zero
     test_bias_of_minus_infinity_masks   nonzero weights in fully masked rows
     test_causal_alignments_differ       top left for bottom right
     test_window_of_255_sees_256_keys    an end of the window left out
@@ -47,7 +47,7 @@ def test_output_and_gradients(device, case, dtype):
 
 
 @every_leg
-def test_unwritten_memory_is_seen(device):
+def test_unwritten_memory_exceeds_the_budget(device):
     """Poisoned memory works: an unwritten result exceeds every budget."""
     case = inputs.make(Sizes(1, 1, 1, 4, 4, 4, 4), torch.float32, device, lse=False)
 
@@ -183,7 +183,7 @@ def test_nan_in_padding_does_not_leak(device, stack, dtype):
 
 
 @every_leg
-def test_rows_with_nothing_to_attend(device):
+def test_fully_masked_rows(device):
     """Fully masked rows, by causal masking or a length of 0: output 0, LSE -inf, zero gradients."""
     length, q_len, k_len = 3, 70, 40
     q = torch.randn(2, 2, q_len, 16, device=device, requires_grad=True)

@@ -236,7 +236,7 @@ def test_autocast_takes_mixed_dtypes_and_leaves_fp64_alone(path, attend):
         attend(q, k.bfloat16(), v)
 
 
-def test_gradients_of_a_graph_kept_for_a_second_pass(path):
+def test_a_second_backward_through_a_retained_graph(path):
     """Gradients of q and of one of two variant tensors; a second backward gives the same."""
     q, k, v = inputs()
     added = torch.linspace(-1, 1, 9).expand(1, 1, 1, 9).clone().requires_grad_()

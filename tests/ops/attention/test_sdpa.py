@@ -189,7 +189,7 @@ def test_dropout_drops_that_fraction_and_keeps_the_mean():
     assert (fa.scaled_dot_product_attention(q, k, v, dropout_p=1.0) == 0).all()
 
 
-def test_mask_beside_is_causal_holds_too():
+def test_attn_mask_combines_with_is_causal():
     q, k, v = tensors((1, 2, 6, 8), (1, 2, 6, 8), (1, 2, 6, 8))
     mask = torch.rand(6, 6) > 0.3
     both = F.scaled_dot_product_attention(q, k, v, mask & torch.ones(6, 6).tril().bool())

@@ -133,7 +133,7 @@ def test_probabilities_of_large_logits_keep_their_digits(device, monkeypatch):
 
 @every_leg
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_impossible_classes(device, smoothing, monkeypatch):
+def test_logits_of_minus_infinity(device, smoothing, monkeypatch):
     asked = question(device, bend=forbidden, reduction="none", label_smoothing=smoothing)
     with recorded(monkeypatch, device):
         found = evaluate(asked.case.op, asked)
@@ -144,7 +144,7 @@ def test_impossible_classes(device, smoothing, monkeypatch):
 
 
 @every_leg
-def test_rows_that_are_impossible_or_not_numbers(device, monkeypatch):
+def test_rows_of_infinity_and_nan(device, monkeypatch):
     """A row of -inf, or with +inf or NaN, gives NaN as in torch, and only in that row."""
     logits = OpProblem(4, 130, torch.float32, device).normal(4, 130)
     logits[0], logits[1, 100], logits[2, 100] = -math.inf, math.inf, math.nan
@@ -183,7 +183,7 @@ def test_ignored_rows_are_not_read(device, monkeypatch):
 
 @every_leg
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-def test_nothing_counts(device, weighted, monkeypatch):
+def test_every_target_ignored(device, weighted, monkeypatch):
     """If every target is ignored, the mean is NaN with a gradient of zero, and the sum is 0."""
     logits = torch.randn(3, 5, device=device)
     target = torch.full((3,), IGNORED, device=device)
@@ -203,7 +203,7 @@ def test_nothing_counts(device, weighted, monkeypatch):
 @every_leg
 @pytest.mark.parametrize("wrong", [130, -1, -101, 2**40, -(2**40)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_target_that_is_no_class(device, wrong, smoothing, monkeypatch):
+def test_target_out_of_range(device, wrong, smoothing, monkeypatch):
     """It raises IndexError on the CPU; the kernels return NaN in its row and no other."""
     logits, target = logits_and_targets(OpProblem(*LOGITS, torch.float32, device))
     right = target.clone()
@@ -254,7 +254,7 @@ SHAPES = {
 @every_leg
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_shapes_and_what_serves_them(device, name, reduction, monkeypatch):
+def test_shapes_and_which_use_the_kernels(device, name, reduction, monkeypatch):
     shape, served = SHAPES[name]
     logits = torch.randn(shape, device=device)
     if name == "classes_last":
@@ -283,7 +283,7 @@ def test_shapes_and_what_serves_them(device, name, reduction, monkeypatch):
     ],
     ids=["fp64", "classes_apart", "probabilities"],
 )
-def test_torchs_own_serves_the_rest(device, change):
+def test_other_calls_use_torchs(device, change):
     x, t, w = change(
         torch.randn(4, 9, device=device),
         torch.arange(4, device=device),
@@ -302,7 +302,7 @@ def test_class_weights_have_no_gradient(device):
 
 
 @every_leg
-def test_one_row_with_a_target_of_one(device, monkeypatch):
+def test_one_row_with_a_target_of_shape_one(device, monkeypatch):
     """Logits (C,) with a target (1,): torch accepts this forward, though its backward fails."""
     logits, target = torch.randn(9, device=device), torch.tensor([3], device=device)
     for reduction in ("none", "mean"):
@@ -313,7 +313,7 @@ def test_one_row_with_a_target_of_one(device, monkeypatch):
 
 
 @every_leg
-def test_bytes_are_class_indices_too(device, monkeypatch):
+def test_uint8_targets(device, monkeypatch):
     logits = torch.randn(3, 300, device=device)
     target = torch.tensor([0, 255, 156], dtype=torch.uint8, device=device)
     with recorded(monkeypatch, device):
@@ -462,7 +462,7 @@ def test_the_operators_on_pytorch_have_the_right_gradient(smoothing, monkeypatch
     torch.testing.assert_close(losses(logits), expected)
 
 
-def test_the_mean_divides_by_nothing_read_out_of_bounds():
+def test_the_mean_reads_no_class_weight_out_of_bounds():
     weight = torch.tensor([1.0, 2.0, 4.0])
     target = torch.tensor([2, 0, IGNORED, 2**40, -7])
     divisor = _total_weight(target, weight, IGNORED)

@@ -141,7 +141,7 @@ def test_class_weights(device, reduction):
 @every_leg
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("frozen", ["hidden", "weight", "bias"])
-def test_what_is_frozen_costs_nothing(device, frozen, reduction):
+def test_frozen_inputs_cost_nothing(device, frozen, reduction):
     results, flops = [], []
     for function in (ours, pair):
         *leaves, target = made(device, **{frozen: False})
@@ -156,7 +156,7 @@ def test_what_is_frozen_costs_nothing(device, frozen, reduction):
 
 
 @every_leg
-def test_without_gradients_nothing_is_held(device):
+def test_no_grad_computes_no_gradients(device):
     *leaves, target = made(device)
     expected = fa.linear_cross_entropy(*leaves[:2], target, leaves[2])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -207,7 +207,7 @@ def test_shapes(device, shape, reduction):
 
 
 @every_leg
-def test_nothing_counts(device):
+def test_every_target_ignored(device):
     results = []
     for function in (ours, pair):
         *leaves, target = made(device)
@@ -219,7 +219,7 @@ def test_nothing_counts(device):
 
 @every_leg
 @pytest.mark.parametrize("wrong", [VOCABULARY, -1, 2**40])
-def test_a_target_that_is_no_class(device, wrong):
+def test_target_out_of_range(device, wrong):
     *leaves, target = made(device)
     target[9] = wrong
     if device == "cpu":
@@ -341,7 +341,7 @@ reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @reads_proc
-def test_peak_memory_is_a_fraction_of_the_pairs():
+def test_peak_memory_is_a_fraction_of_separate_calls():
     """Forward and backward of each function in its own process: 4,096 tokens, 98 MB of logits."""
     peaks = {
         name: int(subprocess.check_output([sys.executable, "-c", MEASURE, name], text=True))
@@ -353,7 +353,7 @@ def test_peak_memory_is_a_fraction_of_the_pairs():
 
 
 @reads_proc
-def test_gradients_held_cost_their_own_size_once_more():
+def test_backward_allocates_only_what_it_returns():
     """Backward allocates the gradients that it returns and nothing else of that size."""
     hidden = torch.randn(16, 256, requires_grad=True)
     weight = torch.randn(20_000, 256, requires_grad=True)

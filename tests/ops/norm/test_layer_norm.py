@@ -79,7 +79,7 @@ def test_nothing_to_normalize(device, fused, torch_norm, shape):
 
 @every_leg
 @every_norm
-def test_several_normalised_dimensions(device, fused, torch_norm):
+def test_several_normalized_dimensions(device, fused, torch_norm):
     x = normal(2, 3, 4, 5, device=device).transpose(0, 1).requires_grad_()
     weight = normal(4, 5, device=device).mT.contiguous().mT.requires_grad_()
     grad = normal(3, 2, 4, 5, device=device, seed=1)
@@ -142,7 +142,7 @@ def test_sums_over_rows_are_fp32(device):
 
 @every_leg
 @pytest.mark.parametrize("add", [fa.add_layer_norm, fa.add_rms_norm])
-def test_what_is_normalised_is_the_sum_as_it_is_returned(device, add):
+def test_the_norm_is_of_the_rounded_sum(device, add):
     """The norm is that of the rounded sum; the rounding exceeds the tolerance here."""
     x = normal(4, 100, dtype=torch.float16, device=device)
     normed, total = add(x, torch.full_like(x, 64), (100,))
@@ -183,7 +183,7 @@ def test_dropout_drops_its_share_anew_each_time_and_follows_the_seed(device):
 
 @pytest.mark.interpreter
 @every_size
-def test_kernels_drop_what_the_torch_path_drops(hidden, monkeypatch):
+def test_both_backends_drop_the_same(hidden, monkeypatch):
     x = torch.ones(3, hidden)
     torch.manual_seed(5)
     _, on_kernels = fa.add_layer_norm(x, 0 * x, (hidden,), dropout_p=0.5)
@@ -330,7 +330,7 @@ def test_bad_input_of_sums(add, wrong):
     refused(lambda: add(SMALL, residual, (4,), **options), error, words)
 
 
-def test_autograd_of_the_torch_path():
+def test_autograd_of_the_torch_backend():
     """Where ATen is used, gradcheck, double backward and forward mode work as in PyTorch."""
     x, residual = (normal(3, 5, dtype=torch.float64, seed=s).requires_grad_() for s in (0, 1))
     weight = normal(5, dtype=torch.float64, seed=2).requires_grad_()

@@ -9,7 +9,7 @@ Every slot that no sequence owns holds NaN, including the ends of last pages.  M
     test_splits_agree               splits that overlap; NaN from empty splits; partial results not
         rescaled
     test_physical_blocks_...        results that depend on the order of blocks
-    test_pages_out_of_sight_...     pages outside the bounds read, in either backend
+    test_pages_before_the_...       pages outside the bounds read, in either backend
     test_bounds_may_differ_...      bounds of a group's first head used for all
 """
 
@@ -131,7 +131,7 @@ def test_physical_blocks_change_no_bit(device, num_splits):
 
 @every_leg
 @pytest.mark.parametrize("most", [None, 20, 1000])
-def test_the_bound_on_queries_changes_nothing(device, most):
+def test_max_seqlen_q_changes_nothing(device, most):
     """An unknown, tight or loose max_seqlen_q: it selects how programs find their tile."""
     paged.check(paged.make(PagedCase(MIXED), torch.float32, device), max_seqlen_q=most)
     decode = paged.make(PagedCase(DECODE), torch.float32, device)
@@ -140,7 +140,7 @@ def test_the_bound_on_queries_changes_nothing(device, most):
 
 @every_leg
 @pytest.mark.parametrize("num_splits", [1, 4])
-def test_pages_out_of_sight_are_not_read(device, num_splits):
+def test_pages_before_the_window_are_not_read(device, num_splits):
     """Pages before the window are not read, so that the cache may release their blocks."""
     case = PagedCase(((1, 97), (4, 70)), 2, 1, stack="causal+window")
     problem = paged.make(case, torch.float32, device)
@@ -178,7 +178,7 @@ def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize(("stack", "calls"), [("causal", 2), ("causal+window", 3)])
-def test_neighboring_pages_are_one_call(stack, calls, monkeypatch):
+def test_consecutive_blocks_are_read_in_one_call(stack, calls, monkeypatch):
     """97 keys are six full pages and one key; the last 21 are four keys, a page and one key."""
     monkeypatch.setattr(torch_decode, "_BYTES_A_CALL", 0)
     made, attend = [], torch_decode.forward_whole

@@ -46,7 +46,7 @@ def append(**given):
     return fa.paged_append(**append_arguments() | given)
 
 
-def test_what_the_tables_below_break_is_right_without_it():
+def test_the_default_arguments_are_valid():
     assert attend().shape == (3, 4, 8)
     append()
 
@@ -170,7 +170,7 @@ METADATA = [
 
 
 @pytest.mark.parametrize("given, words", [pytest.param(*row[1:], id=row[0]) for row in METADATA])
-def test_metadata_that_must_be_read(given, words):
+def test_bad_metadata(given, words):
     with pytest.raises(ValueError) as caught:
         attend(**given)
     (name,) = given
@@ -192,7 +192,7 @@ def test_entries_past_the_last_page_are_not_read():
         ([5, 3, 5], ["once", "5 twice"]),
     ],
 )
-def test_slots_that_must_be_read_leave_the_cache_alone(slots, words):
+def test_bad_slots_leave_the_cache_unchanged(slots, words):
     kv = append_arguments()["kv"]
     with pytest.raises(ValueError) as caught:
         append(kv=kv, slot_mapping=torch.tensor(slots))
@@ -202,7 +202,7 @@ def test_slots_that_must_be_read_leave_the_cache_alone(slots, words):
     assert (kv == 7).all()
 
 
-def test_several_tokens_may_be_left_out():
+def test_several_tokens_may_have_no_slot():
     append(slot_mapping=torch.tensor([-1, -1, 3]))
 
 

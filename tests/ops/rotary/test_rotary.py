@@ -100,7 +100,7 @@ def test_k_may_be_none(device, interleaved):
 
 @every_leg
 @conventions
-def test_ragged_tokens(device, interleaved):
+def test_packed_sequences(device, interleaved):
     """Packed sequences (tokens, heads, head_dim), each starting at position 0."""
     q, k = (x.transpose(1, 2).flatten(0, 1) for x in queries_and_keys(device=device))
     tables = fa.rotary_tables(LENGTH, 10, device=device)
@@ -230,7 +230,7 @@ def test_tables():
     torch.testing.assert_close(sin, angles.sin().float(), rtol=0, atol=2.0**-25)
 
 
-def test_tables_are_accurate_far_out():
+def test_tables_are_accurate_at_large_positions():
     """An angle in fp32 would err by half a unit in its last place, 0.004."""
     cos, sin = fa.rotary_tables(100_001, 128)
     angles = 100_000 * 10_000.0 ** -(torch.arange(0, 128, 2, dtype=torch.float64) / 128)
@@ -258,7 +258,7 @@ def test_scaled_tables():
     assert len(kinds) == 3
 
 
-def test_evenly_scaled_tables():
+def test_linearly_scaled_tables():
     """Linear scaling by 3: every third position has the angles of an unscaled one."""
     plain, scaled = (
         fa.rotary_tables(n, 8, scaling=s) for n, s in ((5, None), (13, fa.RotaryScaling(3.0)))
