@@ -33,14 +33,14 @@ NORMS = (
         op("outputs_and_gradients", "layer_norm"),
     ),
     Mutation(
-        "tiles merged without what lies between their means",
+        "variances merged without the means' distance",
         NORM,
         "            squares += start_n * share * apart * apart\n",
         "",
         op("outputs_and_gradients", "layer_norm"),
     ),
     Mutation(
-        "the mean of constant rows rounded",
+        "mean of constant rows rounded",
         NORM,
         'tl.where(tl.abs(pivot) < float("inf"), pivot, 0.0)',
         "pivot * 0.0",
@@ -75,7 +75,7 @@ NORMS = (
         norm("sums_over_rows_are_fp32[interpreted]"),
     ),
     Mutation(
-        "a program's share of rows cut short",
+        "only the first rows of a program summed",
         NORM,
         "    step = tl.num_programs(0) * BLOCK_M\n",
         "    step = tl.num_programs(0) * BLOCK_M + num_rows\n",
@@ -96,14 +96,14 @@ NORMS = (
         op("outputs_and_gradients", "layer_norm"),
     ),
     Mutation(
-        "dropout mask not drawn again",
+        "dropout not applied in backward",
         NORM,
         "dx = _dropped(dh, seed_ptr, rows,",
         "dx = _dropped(dh, None, rows,",
         op("outputs_and_gradients", "add_layer_norm_dropout"),
     ),
     Mutation(
-        "another mask in every tile of a long row",
+        "dropout mask repeated in every tile of a row",
         NORM,
         "seed_ptr, zero, zero, rows, start_n,",
         "seed_ptr, zero, zero, rows, 0,",
@@ -138,7 +138,7 @@ NORMS = (
         op("any_strides", "columns_apart-layer_norm"),
     ),
     torch(
-        "another mask on the torch path",
+        "other dropout mask, torch",
         f"{OPS}norm/torch_backend.py",
         "kept = philox.keep(seed, 0, 0, row, column, dropout_p)",
         "kept = philox.keep(seed, 0, 1, row, column, dropout_p)",
@@ -152,7 +152,7 @@ NORMS = (
         op("operators_compute_without_triton", "layer_norm", "torch"),
     ),
     torch(
-        "a fake in another layout",
+        "fake in another layout",
         f"{OPS}norm/operators.py",
         "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centered)",
         "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centered)",
