@@ -26,7 +26,7 @@ CHECKS = (
     "test_aot_dispatch_dynamic",
 )
 CASE = PagedCase(((1, 20), (3, 17)), 4, 2)
-QUANTISED = PagedCase(((1, 20), (3, 17)), 4, 2, storage=torch.int8, scaling="token")
+QUANTIZED = PagedCase(((1, 20), (3, 17)), 4, 2, storage=torch.int8, scaling="token")
 
 
 def appended(case):
@@ -37,7 +37,7 @@ def appended(case):
     return problem, k, v, problem.block_table[0, 0].long() * 16 + torch.arange(4)
 
 
-@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantized"])
+@pytest.mark.parametrize("case", [CASE, QUANTIZED], ids=["plain", "quantized"])
 def test_opcheck(path, case):
     problem, k, v, slots = appended(case)
     ops = torch.ops.fused_attention
@@ -51,7 +51,7 @@ def test_opcheck(path, case):
     torch.library.opcheck(ops.copy_blocks, copy, test_utils=CHECKS)
 
 
-@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantized"])
+@pytest.mark.parametrize("case", [CASE, QUANTIZED], ids=["plain", "quantized"])
 def test_compile_without_graph_breaks(path, case):
     """One step of a model: append tokens, then attend to them."""
 
@@ -68,7 +68,7 @@ def test_compile_without_graph_breaks(path, case):
         return *results, problem.kv
 
     torch._dynamo.reset()
-    backend = "inductor" if path == "torch" and case is QUANTISED else "aot_eager"
+    backend = "inductor" if path == "torch" and case is QUANTIZED else "aot_eager"
     compiled = torch.compile(step, fullgraph=True, backend=backend)
     with torch._inductor.config.patch(force_disable_caches=True), torch.no_grad():
         for ours, eager in zip(run(compiled), run(step), strict=True):
