@@ -1,7 +1,7 @@
-"""Which tests run in this process. Triton reads TRITON_INTERPRET at import: one process, one mode.
+"""Which tests run in this process. Triton reads TRITON_INTERPRET at import: one mode per process.
 
-Triton interpreted: the tests marked ``interpreter`` and no others. Otherwise: all the others,
-those marked ``gpu`` skipped where there is no CUDA device and counted in the summary.
+With TRITON_INTERPRET=1 only the tests marked ``interpreter`` run. Without it all the others do;
+those marked ``gpu`` are skipped where there is no CUDA device, and the summary counts them.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""Breaks the code in one place at a time and demands that a named test notices.
+"""Breaks the code in one place at a time and checks that a named test fails.
 
     python -m tests.mutations                 every mutation, about a quarter of an hour
     python -m tests.mutations window lse      those whose name contains a word
 
-Each runs in a copy of the repository; the tests it names are first run there unbroken.
+Each mutation is applied to a copy of the repository, after its tests have passed there unchanged.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def pytest(tree: Path, interpreted: bool, *arguments: str) -> subprocess.Complet
 
 
 def collect(tree: Path, interpreted: bool) -> list[str]:
-    """The tests that run in a mode."""
+    """The ids of the tests that run in a mode, in the files that mutations name."""
     files = sorted({f"tests/{mutation.test.split('::')[0]}" for mutation in MUTATIONS})
     return pytest(tree, interpreted, "--collect-only", *files).stdout.splitlines()
 
 
 def named(tests: list[str], mutation: Mutation) -> list[str]:
-    """The tests that ``mutation.test`` names, where * stands for anything."""
+    """The tests whose id matches ``mutation.test``, where * matches any text."""
     pattern = ".*".join(map(re.escape, f"tests/{mutation.test}".split("*")))
     return [test for test in tests if re.fullmatch(pattern, test)]
 
 
 def judge(tree: Path, mutation: Mutation, tests: list[str]) -> Judgement:
-    """Break, test, repair."""
+    """Apply a mutation, run its tests, and restore the file."""
     if not tests:
         return Judgement(False, "no such test")
     path = tree / mutation.file
@@ -67,7 +67,7 @@ def judge(tree: Path, mutation: Mutation, tests: list[str]) -> Judgement:
         status = pytest(tree, mutation.interpreted, *tests).returncode
     finally:
         path.write_text(source, encoding="utf-8")
-    # 1: a test failed; negative: the process died of it.  Others mean that no test ran.
+    # 1: a test failed; negative: a signal killed the process.  Other codes: no test ran.
     if status == 1 or status < 0:
         return Judgement(True, "caught")
     return Judgement(False, "SURVIVED" if status == 0 else f"pytest exited with {status}")

@@ -1,6 +1,6 @@
 """Dependencies point one way: visualize -> models -> modules -> ops -> kernels.
 
-Only models and visualize use reference; within ops, only a triton_backend uses kernels.
+Only models and visualize import reference; within ops, only a triton_backend imports kernels.
 docs/architecture.md draws the same picture.
 """
 
@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "fused_attention"
 
-# What each part of the package may import from the others. Itself is always allowed.
+# The other parts of the package that each part may import.
 MAY_IMPORT = {
     "kernels": set(),
     "variants": {"kernels"},
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "integrations": {"modules", "ops", "cache", "variants"},
     "testing": {"__init__"},
 }
-# These stand outside the order: they see the whole package, and the package never sees them.
+# Outside the order: these may import the whole package, and the package never imports them.
 FREE = {"__init__", "benchmarks"}
 # The floors of the benchmarks, and the studies, which share only the floors and `attention`.
 FLOORS = {
@@ -37,9 +37,10 @@ FLOORS = {
     "harness": {"harness", "present"},
     "studies": {"harness", "present", "studies"},
 }
-# Every other file of the package is a leaf: all but kernels may use it, and it uses only leaves.
+# Every other file of the package is a leaf: all parts but kernels may import it, and it imports
+# only leaves.
 LEAVES = {path.stem for path in (ROOT / PACKAGE).glob("*.py")} - set(MAY_IMPORT) - FREE
-# Named like our folders, these are other people's packages when imported from the top.
+# Imported absolutely, these names of our folders may resolve to other packages.
 FOREIGN = {"kernels", "benchmarks", "tests"}
 
 
@@ -55,7 +56,7 @@ def part_of(name):
 
 
 def imported_names(source, module):
-    """Yield (line, absolute dotted name) for every import, wherever in the source it stands."""
+    """Yield (line, absolute dotted name) for every import, nested ones included."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -66,7 +67,7 @@ def imported_names(source, module):
 
 
 def floor_violated(module, name):
-    """Whether a module of the benchmarks imports from a floor above it, or from another study."""
+    """Whether a module of the benchmarks imports from a floor above its own or another study."""
     here, there = module.split(".")[1:], name.split(".")[1:]
     if here[0] != "benchmarks" or there[:1] != ["benchmarks"] or here[1] not in FLOORS:
         return False
@@ -76,7 +77,7 @@ def floor_violated(module, name):
 
 
 def violations(source, path):
-    """What the file at ``path`` imports against the order of dependencies, one sentence each."""
+    """The imports of the file at ``path`` that break the order, one sentence each."""
     module = module_name(path)
     part = part_of(module)
     allowed = {part} | MAY_IMPORT.get(part, set()) | (LEAVES if part != "kernels" else set())

@@ -1,4 +1,4 @@
-"""The machinery of conftest.py, run on a small suite of its own."""
+"""The selection of tests by conftest.py, tried on a small suite."""
 
 from pathlib import Path
 

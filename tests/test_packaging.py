@@ -1,7 +1,7 @@
-"""Every way to obtain the package works, beside Hugging Face's ``kernels`` as well as without.
+"""Every way to install the package works, with and without Hugging Face's ``kernels`` installed.
 
-Our top-level folders ``kernels`` and ``benchmarks`` must not shadow anything once installed, and
-``kernels`` is the name of a package that transformers imports.
+Our top-level folders ``kernels`` and ``benchmarks`` must not shadow other packages once installed:
+``kernels`` is also the name of a package that transformers imports.
 """
 
 import ast
@@ -50,7 +50,7 @@ def run(*command, cwd, **environment):
 
 
 def our_files(root):
-    """Every file the installed package must hold, as posix paths below ``root``."""
+    """Every file that the installed package must contain, as posix paths relative to ``root``."""
     return {
         path.relative_to(root).as_posix()
         for folder, _, names in os.walk(root / "fused_attention", followlinks=True)
@@ -61,7 +61,7 @@ def our_files(root):
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
-    """The files git knows or would take, symlinks kept: a fresh clone of the working tree."""
+    """A fresh copy of the working tree: tracked and unignored files, with symlinks preserved."""
     listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT)
     target = tmp_path_factory.mktemp("packaging") / "checkout"
     for name in filter(None, listed.split("\0")):
@@ -87,7 +87,7 @@ def wheel(distributions):
 
 @pytest.fixture(scope="session")
 def new_python(tmp_path_factory):
-    """Make an interpreter that sees this one's packages, a bare ``kernels`` package, and not us."""
+    """Make an interpreter that sees this one's packages and a stub ``kernels``, but not ours."""
 
     def make(name):
         home = tmp_path_factory.mktemp("venv") / name
@@ -172,7 +172,7 @@ def test_wheel_brings_the_console_script(from_wheel, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["from_wheel", "from_editable", "from_nothing"])
-def test_at_the_root_of_a_checkout_its_code_runs_and_kernels_is_theirs(scheme, checkout, request):
+def test_a_checkout_runs_its_own_code_and_does_not_shadow_kernels(scheme, checkout, request):
     python, site = request.getfixturevalue(scheme)
     result = probe(python, checkout, "fused_attention.kernels.hooks")
     assert result["fused_attention"] == str(checkout / "fused_attention" / "__init__.py")
@@ -189,7 +189,7 @@ def test_editable_install_is_seen_away_from_the_checkout(from_editable, checkout
     assert "fused_attention.kernels.hooks" not in result["error"]
 
 
-def test_pytest_in_a_checkout_leaves_kernels_to_its_owner(from_nothing, checkout):
+def test_pytest_in_a_checkout_does_not_shadow_kernels(from_nothing, checkout):
     python, site = from_nothing
     test = checkout / "tests" / "kernels" / "test_whose.py"
     test.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands."""
+"""The code in the README runs as printed."""
 
 import re
 import subprocess
@@ -37,7 +37,7 @@ def test_the_examples_run(tmp_path):
 
 
 def names() -> dict:
-    """What the lines of the table speak of."""
+    """The names that the lines of the drop-in table use, with values."""
     torch.manual_seed(0)
     matrices = ("x", "residual", "gate", "up", "hidden")
     cos, sin = fa.rotary_tables(9, 64)
@@ -63,7 +63,10 @@ def names() -> dict:
 
 
 def value(code: str, known: dict, torchs: nn.Module | None = None):
-    """Of the last statement.  A module is called, with the parameters of torch's if it is ours."""
+    """The value of the last statement, and the module that made it, if it is one.
+
+    ``torchs``: the torch module whose parameters are copied into ours before the call.
+    """
     *before, last = code.split("; ")
     exec("\n".join(before), known)
     found = eval(last, known)
@@ -92,7 +95,7 @@ def test_each_line_of_the_drop_in_table_computes_what_it_replaces(theirs, ours):
     torch.testing.assert_close(found, expected)
 
 
-def test_the_drop_in_table_is_whole():
+def test_the_drop_in_table_is_complete():
     replaced = " ".join(ours for _, ours in REPLACED)
     functions = (
         "layer_norm rms_norm add_layer_norm add_rms_norm gelu bias_gelu geglu swiglu "

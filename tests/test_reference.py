@@ -1,4 +1,4 @@
-"""The reference path, which defines what is correct, against sources other than itself."""
+"""The reference implementation, which defines what is correct, against independent sources."""
 
 import math
 
@@ -15,9 +15,9 @@ from .helpers.stacks import Sizes
 def test_three_token_example():
     """ "Buy milk and", causal: the worked example of an introduction to attention.
 
-    The published rows were computed by hand from rounded weights: their fourth decimal is not the
-    formula's (1.5702 is 1.5704, 0.3149 is 0.3148), the third is.  So they are met to half a unit
-    of the third, and the formula in plain Python to every digit.
+    The published rows were computed by hand from rounded weights, so their fourth decimal is off
+    (1.5702 should be 1.5704, 0.3149 should be 0.3148).  They are compared to half a unit of the
+    third decimal; the formula, in plain Python, is compared to every digit.
     """
     x = torch.tensor([[0.1, 1.0], [1.1, 0.0], [0.5, 0.7]], dtype=torch.float64)
     w_q = w_k = torch.eye(2, dtype=torch.float64)
@@ -40,14 +40,14 @@ def test_three_token_example():
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 1, 3, dtype=torch.float64))
 
 
-# Each variant once more, in plain Python: (score, b, h, i, j, rows, keys, tensor) -> score, seen.
-# i and j count from 0 in the rows of q and of k; "position" is where row i stands among the keys.
+# Each variant in plain Python: (score, b, h, i, j, rows, keys, tensor) -> (score, visible).
+# i and j count the rows of q and of k from 0; "position" is the index of row i among the keys.
 def _position(i, rows, keys):
     return i + keys - rows
 
 
 def _run_of(ids, b, j):
-    """Where the run of equal ids around j starts."""
+    """The first index of the run of equal ids that contains j."""
     while j > 0 and ids[b][j - 1] == ids[b][j]:
         j -= 1
     return j
@@ -115,7 +115,7 @@ def test_twins_against_loops(stack, rows, keys):
     shape = Sizes(2, 4, 2, rows, keys, 3, 5)
     case = inputs.make(shape, torch.float64, stack=stack, seed=rows).double()
     if stack == "document":
-        case.tensors[0].copy_(torch.arange(keys).expand(2, keys) // 3 % 2)  # an id that comes back
+        case.tensors[0].copy_(torch.arange(keys).expand(2, keys) // 3 % 2)  # ids recur
     variants = stacks.build(stack, case.tensors)
     found = fa.reference.attention(case.q, case.k, case.v, variants, return_weights=True)
     expected = brute_force(case, 1 / math.sqrt(3))
@@ -125,7 +125,7 @@ def test_twins_against_loops(stack, rows, keys):
     torch.testing.assert_close(sums, (expected[1] != -math.inf).double())
 
 
-def test_rows_with_nothing_to_attend():
+def test_fully_masked_rows():
     q, k, v = (torch.randn(1, 1, 3, 4, requires_grad=True) for _ in range(3))
     variants = fa.mask(torch.tensor([[True, True, False], [False] * 3, [True] * 3]))
     out, lse, weights = fa.reference.attention(q, k, v, variants, return_weights=True)
@@ -148,7 +148,7 @@ def test_rows_with_nothing_to_attend():
     ],
 )
 def test_philox_known_answers(counter, key, expected):
-    """The vectors that come with Random123, of Philox4x32-10's authors."""
+    """The Philox4x32-10 test vectors of Random123, the library of its authors."""
     seed = key[0] | key[1] << 32
     seed = torch.tensor([seed - (1 << 64 if seed >= 1 << 63 else 0)])
     words = philox.philox(seed, *(torch.tensor([c]) for c in counter))
@@ -157,7 +157,7 @@ def test_philox_known_answers(counter, key, expected):
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_statistics(p):
-    """Rate, independence of neighbors, heads and sequences: within five standard deviations."""
+    """The drop rate, and independence of neighbors, heads and sequences, within 5 deviations."""
     index = [
         torch.arange(n).view([-1 if d == i else 1 for d in range(4)])
         for i, n in enumerate((3, 4, 96, 96))
@@ -175,7 +175,7 @@ def test_dropout_statistics(p):
 
 
 def test_dropout_at_the_ends():
-    """p = 0 keeps all and draws no seed; p = 1 drops all; the mean of the kept is right."""
+    """p = 0 keeps all weights and draws no seed; p = 1 drops all; scaling preserves the mean."""
     q, k, v = (torch.randn(2, 3, 50, 8) for _ in range(3))
     torch.manual_seed(0)
     before = torch.get_rng_state()

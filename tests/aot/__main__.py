@@ -15,7 +15,7 @@ def main(words: list[str]) -> int:
     import torch
     from rich.console import Console
 
-    torch.set_num_threads(1)  # forked workers would wait for OpenMP threads they do not have
+    torch.set_num_threads(1)  # forked workers would wait for OpenMP threads that they lack
 
     def chosen(cases):
         return [case for case in cases if not words or any(word in str(case) for word in words)]

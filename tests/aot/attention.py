@@ -1,4 +1,4 @@
-"""The attention kernels to compile, dense and paged, and how production would launch them."""
+"""The attention kernels to compile, dense and paged, launched as in production."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class KernelCase(NamedTuple):
 
 
 def cases() -> list[KernelCase]:
-    """Every kernel x the tuned head dims and dtypes, and the stacks that stress the hooks."""
+    """Every kernel with each tuned head_dim and dtype, and with stacks that use many hooks."""
     table = [
         KernelCase(kernel, dtype, head_dim, "causal")
         for dtype, head_dims in (("bfloat16", (64, 128, 256)), ("float32", (64, 128)))
@@ -55,7 +55,7 @@ def multiplies(case: KernelCase) -> bool:
 
 
 def variants_of(stack: str, batch: int, heads: int, seqlen: int):
-    """The stacks named in the table, on meta tensors."""
+    """The variants of a stack of the table, on meta tensors."""
     import torch
 
     import fused_attention as fa

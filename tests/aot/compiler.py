@@ -1,7 +1,7 @@
 """Compile recorded launches ahead of time, for GPUs that need not be here, and read the result.
 
-Launchers are called as in production, on meta tensors, and the launch they would make is compiled:
-so the signatures, the specialization on divisibility and the tile sizes are those of a real run.
+Launchers are called as in production, on meta tensors, and the launch they would make is compiled.
+So the signatures, the specialization on divisibility and the tile sizes are those of a real run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 # Bytes of shared memory one program may have.
 SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536}
 
-# The instruction that feeds each target's matrix units in 16-bit.
+# The 16-bit matrix instruction of each target.
 MATRIX_INSTRUCTION = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "v_mfma"}
 
 
@@ -44,7 +44,7 @@ class Report:
 
 
 def matrix_instruction(case, target: str) -> str:
-    """What feeds the matrix units; the 16 rows of decoding are too few for the newest."""
+    """The matrix instruction of a case; the 16 rows of decoding are too few for the newest."""
     if str(case).startswith("paged_decode") and target.startswith("sm_"):
         return "HMMA"
     return MATRIX_INSTRUCTION[target]
@@ -52,7 +52,7 @@ def matrix_instruction(case, target: str) -> str:
 
 @contextlib.contextmanager
 def recorded_launches():
-    """The list of (kernel, arguments, keywords) launched meanwhile, which nothing runs."""
+    """Yield the list of launches in this context, (kernel, arguments, keywords); none is run."""
     from triton.runtime.jit import JITFunction
 
     launches = []
@@ -76,7 +76,7 @@ def gpu_target(target: str):
 
 
 def bound(launch, target: str):
-    """What Triton's own binder makes of a launch: signature, constants, attributes, options."""
+    """The signature, constants, attributes and options that Triton's binder derives of a launch."""
     from triton.compiler import make_backend
     from triton.runtime.jit import create_function_from_signature
 
@@ -90,7 +90,7 @@ def bound(launch, target: str):
 
 
 def compiled(launch, target: str):
-    """The kernel of a launch, from Triton's own compiler."""
+    """The kernel of a launch, compiled by Triton."""
     import triton
     from triton.compiler import ASTSource
 
@@ -100,11 +100,11 @@ def compiled(launch, target: str):
 
 
 def inspect_launch(case, target: str, launch) -> Report:
-    """Registers, spills, shared memory and instructions of what a launch compiles to."""
+    """Compile a launch; report its registers, spills, shared memory and instructions."""
     report = Report(case, target)
     try:
         kernel = compiled(launch, target)
-    except Exception as error:  # the compiler's failures are results too
+    except Exception as error:  # a failure to compile is reported too
         report.error = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
         return report
     report.shared = kernel.metadata.shared
@@ -163,7 +163,7 @@ def inspect_all(jobs: list[tuple], workers: int | None = None, *, inspect: Calla
 
 
 def table_of(title: str, reports):
-    """What a person reads."""
+    """The reports as a table for the terminal."""
     from rich.table import Table
 
     table = Table(title=title)

@@ -1,6 +1,6 @@
 """Every fused op compiled ahead of time, from the table of cases: forward and backward.
 
-An op runs on CPU tensors as it would on a GPU's, and what it would have launched is compiled.
+An op is called on CPU tensors as if they were on a GPU; its launches are recorded and compiled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROWS = 33
 
 
 class CompiledProblem(NamedTuple):
-    """A case at a hidden size: its launches are compiled, for every target."""
+    """An op at a hidden size, whose launches are compiled for every target."""
 
     op: str
     dtype: str
@@ -34,12 +34,12 @@ class CompiledProblem(NamedTuple):
 
     @property
     def contiguous(self) -> bool:
-        """Whether every row starts on 16 bytes, and Triton can know."""
+        """Whether every row is aligned to 16 bytes, and Triton can tell from the hidden size."""
         return self.hidden % 16 == 0
 
 
 class Launched(NamedTuple):
-    """The kernel of a problem that is launched at ``position``."""
+    """The kernel that a problem launches at ``position`` in its sequence of launches."""
 
     problem: CompiledProblem
     kernel: str
@@ -50,7 +50,7 @@ class Launched(NamedTuple):
 
 
 def problems(target: str) -> list[CompiledProblem]:
-    """bf16 at a size that fits in a tile and at the largest; on sm_90 also fp32 and ragged ends."""
+    """bf16 at a size that fits in a tile and at the largest; on sm_90 also fp32 at an odd size."""
     table = []
     for case in CASES:
         even = [size for size in case.sizes if size % 16 == 0]
@@ -65,7 +65,7 @@ def problems(target: str) -> list[CompiledProblem]:
 
 
 def launches(problem: CompiledProblem, target: str, rows: int = ROWS):
-    """What the forward and backward of a problem launch: (kernel, arguments, keywords)."""
+    """The launches of forward and backward of a problem: (kernel, arguments, keywords)."""
     inputs = problem.case.make_inputs(
         OpProblem(rows, problem.hidden, getattr(torch, problem.dtype), "cpu")
     )
@@ -79,7 +79,7 @@ def launches(problem: CompiledProblem, target: str, rows: int = ROWS):
 
 @contextlib.contextmanager
 def as_if_on(target: str):
-    """CPU tensors are the kernels' to compute on, tuned for ``target``."""
+    """Send CPU tensors to the Triton kernels, tuned for ``target``."""
     from fused_attention import tuning
     from fused_attention.ops import backend
 
@@ -93,7 +93,7 @@ def as_if_on(target: str):
 
 
 def jobs(problems: list[CompiledProblem], target: str) -> list[tuple[Launched, str]]:
-    """Every kernel that the problems launch; what compiles to the same stands there once."""
+    """Every kernel that the problems launch; those with the same binary are listed once."""
     found = {}
     for problem in problems:
         for position, launch in enumerate(launches(problem, target)):
@@ -103,7 +103,7 @@ def jobs(problems: list[CompiledProblem], target: str) -> list[tuple[Launched, s
 
 
 def compiled_for(launch, target: str) -> str:
-    """What a kernel is compiled for: where this differs, so does the binary."""
+    """The key of a compiled kernel: launches with equal keys share a binary."""
     return f"{launch[0].__name__} {compiler.bound(launch, target)}"
 
 

@@ -1,7 +1,7 @@
-"""The paged kernels as production would launch them, for `attention.cases`.
+"""The paged kernels, launched with the arguments of production, for `attention.cases`.
 
-A case's kernel reads ``paged_decode``, ``paged_prefill``, ``paged_combine``, ``paged_append`` or
-``paged_copy``; slashes set off the storage where it is not the dtype of q, and what is scaled:
+The kernel of a case is ``paged_decode``, ``paged_prefill``, ``paged_combine``, ``paged_append`` or
+``paged_copy``.  A storage dtype other than q's and the scaling follow after slashes:
 ``paged_decode/int8/head``.
 """
 
@@ -39,7 +39,7 @@ def multiplies(case) -> bool:
 
 
 def launch(case, target: str) -> None:
-    """Call the launcher of ``case``: 8 sequences of 4096 keys in pages of 64, 32 heads on 8."""
+    """Call the launcher of ``case``: 8 sequences of 4096 keys, pages of 64, 32 heads on 8."""
     kernel, _, storage = case.kernel.partition("/")
     kv_dtype, _, scaling = storage.partition("/")
     dtype = getattr(torch, case.dtype)

@@ -1,8 +1,8 @@
-"""What every kernel compiles to on GPUs that are not here: no spills, matrix instructions, fits.
+"""Every kernel, compiled for GPUs that need not be here: no spills, matrix instructions, fits.
 
-Seen failing on: tiles too large for the registers (spills), for shared memory, or too small for
-wgmma (no HGMMA); a body whose wgmmas ptxas serializes; rows read element by element; a number of
-rows that is a constant of the kernel.
+Seen failing on: tiles too large for the registers (spills) or for shared memory, or too small for
+wgmma (no HGMMA); a body whose wgmmas ptxas serializes; rows read element by element; the number of
+rows as a constexpr of the kernel.
 """
 
 import pytest
@@ -11,20 +11,20 @@ from . import attention, compiler, ops
 
 pytestmark = pytest.mark.aot
 
-# Configurations that cannot meet a demand, each with the reason.
+# Configurations that cannot meet a requirement, each with the reason.
 SPILLS = {  # fp32 products run on scalar units, and Triton keeps their operands in registers
     (case, target)
     for case in ("dkdv-float32-d128-causal", "dq-float32-d128-causal")
     for target in ("sm_80", "sm_90", "sm_100")
-} | {("dkdv-bfloat16-d64-full+dropout", "sm_90")}  # Philox wants the last ten registers
-NO_MATRIX_INSTRUCTION = {  # 64 keys, the least it takes, spill with four operands of head_dim 256
+} | {("dkdv-bfloat16-d64-full+dropout", "sm_90")}  # Philox uses the last ten registers
+NO_MATRIX_INSTRUCTION = {  # its minimum of 64 keys spills with four operands of head_dim 256
     ("dkdv-bfloat16-d256-causal", "sm_90"),
     ("dkdv-bfloat16-d256-causal", "sm_100"),
 }
-OP_SPILLS = {  # twice: ptxas keeps to 64 registers, which lets two programs run at a time
+OP_SPILLS = {  # two spills: ptxas limits itself to 64 registers, so that two programs run at once
     ("rms_norm-bfloat16-h8192: _norm_backward_kernel", "sm_100"),
 }
-# Kernels of which the rows are inputs only: they store a number for each row or column.
+# Kernels that only read rows: they store one number per row or column.
 NO_ROWS_STORED = {"_cross_entropy_forward_kernel", "_norm_columns_kernel", "_norm_reduce_kernel"}
 
 
@@ -36,7 +36,7 @@ def reports(request):
 
 
 def complaints(report: compiler.Report) -> list[str]:
-    """What a report breaks of DESIGN's demands, in words; exceptions are the tables above."""
+    """The requirements that a report fails, in words, except those in the tables above."""
     where = (str(report.case), report.target)
     found = [report.error] if report.error else []
     if report.spilled and where not in SPILLS:
@@ -78,7 +78,8 @@ def test_every_op_compiles_well(target):
 
 
 def complaints_of_op(report: compiler.Report) -> list[str]:
-    """No spills, fits, and where rows are contiguous 16 bytes at a time, on NVIDIA."""
+    """The requirements that a report on an op fails: no spills, fits in shared memory, and on
+    NVIDIA, where rows are aligned, loads and stores of 16 bytes."""
     found = [report.error] if report.error else []
     if report.spilled and (str(report.case), report.target) not in OP_SPILLS:
         found.append(f"spills {report.spilled} times")

@@ -1,6 +1,6 @@
-"""The pool of blocks: what it gives out, takes back, and refuses.
+"""The block pool: allocation, release, sharing, eviction and errors.
 
-Broken pools are in `test_cache_stateful.py` and in `mutation_tables`.
+Tests with a broken pool are in `test_cache_stateful.py` and in `mutation_tables`.
 """
 
 import pickle
@@ -57,7 +57,7 @@ def test_a_shared_block_is_free_when_its_last_holder_goes():
     assert pool.num_free == 2
 
 
-def test_cached_blocks_are_found_until_they_are_needed_oldest_first():
+def test_cached_blocks_are_evicted_oldest_first():
     pool = BlockPool(4)
     ids = pool.alloc(3)
     for block in ids:
@@ -65,9 +65,9 @@ def test_cached_blocks_are_found_until_they_are_needed_oldest_first():
     pool.release([ids[1], ids[0], ids[2]])
     assert (pool.num_free, pool.num_cached) == (4, 3)
     pool.share([pool.find(f"key {ids[1]}")])
-    pool.release([ids[1]])  # used again: now the youngest
+    pool.release([ids[1]])  # most recently used now
     first, second = pool.alloc(1), pool.alloc(1)
-    assert first[0] not in ids  # the unused one
+    assert first[0] not in ids  # the block that was never used
     assert second == [ids[0]]
     assert pool.find(f"key {ids[0]}") is None
     assert pool.alloc(2) == [ids[2], ids[1]]
@@ -118,7 +118,7 @@ def test_unpublished_blocks_are_not_found():
         (lambda pool: pool.unpublish(7), ValueError, "got 7"),
     ],
 )
-def test_what_is_wrong_is_refused_and_changes_nothing(call, error, words):
+def test_bad_calls_raise_and_change_nothing(call, error, words):
     pool = BlockPool(3)
     pool.alloc(2)
     pool.publish(0, "key")
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing(call, error, words):
 
 
 @pytest.mark.parametrize("num_blocks", [0, -1, 2**31, 1.5, True, None])
-def test_a_pool_has_blocks(num_blocks):
+def test_a_pool_needs_at_least_one_block(num_blocks):
     with pytest.raises((ValueError, TypeError), match="num_blocks: expected"):
         BlockPool(num_blocks)
 
@@ -148,7 +148,7 @@ def test_a_pool_has_blocks(num_blocks):
         lambda pool: pool._block_of.clear(),
     ],
 )
-def test_check_finds_what_does_not_balance(damage):
+def test_check_detects_inconsistent_state(damage):
     pool = BlockPool(4)
     pool.alloc(2)
     pool.publish(0, "key")
@@ -159,7 +159,7 @@ def test_check_finds_what_does_not_balance(damage):
 
 
 def soak(pool: BlockPool, operations: int, seed: int) -> dict[int, int]:
-    """Random operations, wrong ones among them; returns how often each block is still held."""
+    """Run random operations, some of them invalid; returns the reference counts at the end."""
     draw = random.Random(seed)
     held: dict[int, int] = {}
     for number in range(operations):
@@ -202,7 +202,7 @@ def test_soak(record_property):
     started = time.perf_counter()
     held = soak(pool, OPERATIONS, seed=0)
     seconds = time.perf_counter() - started
-    assert len(held) > BLOCKS / 2 and pool.num_cached > 0  # it was neither empty nor idle
+    assert len(held) > BLOCKS / 2 and pool.num_cached > 0  # the pool was well used
     pool.release([block for block, times in held.items() for _ in range(times)])
     pool.check()
     assert pool.num_free == BLOCKS
@@ -212,7 +212,7 @@ def test_soak(record_property):
 
 
 def test_a_block_costs_the_same_in_a_large_pool():
-    """A million blocks, most of them cached, given out one by one: quadratic would take hours."""
+    """Allocate a million blocks, most of them cached, one by one: O(n²) would take hours."""
     pool = BlockPool(10**6)
     ids = pool.alloc(10**6)
     for block in ids:
@@ -223,7 +223,7 @@ def test_a_block_costs_the_same_in_a_large_pool():
     assert pool.num_cached == 10**6 - 10**5
 
 
-def test_no_tensors():
-    """The pool serves whoever has blocks to give, and imports nothing for it."""
+def test_the_pool_does_not_import_torch():
+    """The pool manages integers; it needs no tensors."""
     with open(block_pool.__file__, encoding="utf-8") as file:
         assert "torch" not in file.read()

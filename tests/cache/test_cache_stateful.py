@@ -1,7 +1,7 @@
-"""The paged cache against a dictionary, and broken caches that the comparison must notice.
+"""The paged cache against a model of it, and broken caches that the comparison must detect.
 
-`mutation_tables` breaks the same code in its source.  A failure is reported as it was found; add
-`Phase.shrink` for the shortest history that leads to it.
+`mutation_tables` breaks the same code in its source.  A failing example is not shrunk; add
+`Phase.shrink` to find the shortest sequence of operations that fails.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ HAPPENS = {
 
 
 def run() -> Counter:
-    """How often what has happened, "whole runs" of STEPS operations among it."""
+    """Run the machine; returns how often each event occurred, and "whole runs" of STEPS."""
 
     class Machine(CacheMachine):
         seen: ClassVar[Counter] = Counter()
@@ -67,7 +67,7 @@ def copy_what_is_held_but_not_what_is_published(patch):
 
 
 def release_twice(patch):
-    """Blocks go back to the unused ones whoever else holds them, as often as they are named."""
+    """Release every block twice, so that one with another holder becomes unused."""
 
     def release(pool, ids):
         for block in [*ids, *ids]:

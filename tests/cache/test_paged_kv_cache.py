@@ -1,8 +1,8 @@
-"""What is computed with the paged cache.
+"""Attention through the paged KV cache.
 
-Histories of every kind are in `test_cache_stateful.py`, what is refused in
-`test_paged_kv_cache_errors.py`; paged attention itself in `test_paged_attention.py`.  Caches here
-begin full of NaN, which nothing may show.
+Random operations are in `test_cache_stateful.py`, bad input in `test_paged_kv_cache_errors.py`, and
+paged attention itself in `test_paged_attention.py`.  Caches start filled with NaN, which must reach
+no result.
 """
 
 import random
@@ -48,8 +48,8 @@ def test_token_by_token_is_the_same_as_all_at_once(device, page_size):
 
 
 @every_leg
-def test_ragged_batches_of_chunks(device):
-    """Prefill in pieces beside decoding beside nothing at all, in blocks in no order."""
+def test_chunked_prefill_beside_decode(device):
+    """Prefill chunks, single tokens and empty chunks in one step, with blocks in random order."""
     cache = make(device)
     random.Random(0).shuffle(cache.pool._unused)
     model = CachedDecoder(150).to(device)
@@ -88,7 +88,7 @@ def test_forks_diverge_and_share_what_they_have_in_common(device):
     assert used == 3
     endings = [[1, 2], [3, 4], [5, 6]]
     logits = [[*start, new] for new in run(model, cache, seqs, endings)]
-    assert cache.pool.num_blocks - cache.pool.num_free == 2 + 3  # two whole pages, three tails
+    assert cache.pool.num_blocks - cache.pool.num_free == 2 + 3  # 2 full pages, 3 partial ones
     for seq_logits, ending in zip(logits, endings, strict=True):
         compare(model, prompt + ending, seq_logits)
 
@@ -163,16 +163,16 @@ def test_attention_in_every_dtype(device, dtype):
 @pytest.mark.parametrize("kv_dtype", [torch.int8, torch.float8_e4m3fn])
 @pytest.mark.parametrize("given", [False, True], ids=["per_token", "per_head"])
 def test_quantized_storage(device, kv_dtype, given):
-    """Within the budget of attention to what is stored, which is within half a unit of the input.
+    """Attention is within its budget on the stored values, and those within half a unit of k and v.
 
-    A unit of fp8 is an eighth of the power of two below, or 2**-9 where that is more.
+    A unit of fp8 is an eighth of the next power of two below, and at least 2**-9.
     """
     scales = torch.rand(LAYERS, 2, KV_HEADS) / 10 + 5 / LARGEST[kv_dtype] if given else None
     check_attention(make(device, kv_dtype=kv_dtype, kv_scales=scales), torch.float32)
 
 
 def check_attention(cache, dtype):
-    """Two layers of random q, k and v beside dense attention; the second batch decodes."""
+    """Compare two layers with dense attention: a prefill step, then one token per sequence."""
     device = cache.device
     torch.manual_seed(1)
     lengths, seqs = (40, 21), [cache.new(), cache.new()]
@@ -203,7 +203,7 @@ def check_attention(cache, dtype):
 
 
 def read(cache, layer, seq, side):
-    """The keys or values of a sequence, as numbers."""
+    """The keys or values of a sequence, dequantized."""
     blocks, kv, scales = seq.blocks.tolist(), cache.kv[layer], cache.scales[layer]
     if kv.dtype not in LARGEST:
         return kv[blocks, side].flatten(0, 1)[: seq.length]
@@ -213,7 +213,7 @@ def read(cache, layer, seq, side):
 
 
 def check_storage(cache, layer, seq, keys, k, values, v):
-    """What is stored is the nearest number there is."""
+    """Assert that every input is stored as the nearest representable number."""
     scales = cache.scales[layer]
     if scales is None:
         assert torch.equal(keys, k) and torch.equal(values, v)
@@ -271,8 +271,8 @@ def test_step_tensors():
         assert step.last.tolist() == [0, 1]
 
 
-def test_a_captured_graph_reads_the_numbers_of_the_open_step():
-    """The same memory in every step, and neutral beyond what a smaller step fills."""
+def test_a_captured_graph_reads_the_metadata_of_the_open_step():
+    """The metadata keeps its addresses; a smaller step resets the entries it does not use."""
     cache = make()
     seqs = [cache.new() for _ in range(4)]
     with cache.step(seqs, 20) as step:
@@ -290,7 +290,7 @@ def test_a_captured_graph_reads_the_numbers_of_the_open_step():
 
 @pytest.mark.gpu
 def test_a_cuda_graph_decodes():
-    """Captured once, replayed for every token: the same logits as without a graph."""
+    """A graph captured once and replayed for every token gives the same logits as eager mode."""
     model, tokens, results = CachedDecoder(150).cuda(), sentence(60, seed=7), []
     for graphed in (False, True):
         cache, logits = make("cuda"), []
@@ -325,7 +325,7 @@ def test_steps_without_tokens(counts):
     assert cache.pool.num_free == 40
 
 
-def test_a_step_that_raises_never_was():
+def test_a_step_that_raises_is_undone():
     cache, model = make(), CachedDecoder(150)
     seq = cache.new()
     run(model, cache, [seq], [sentence(20, 1)])
@@ -339,7 +339,7 @@ def test_a_step_that_raises_never_was():
         cache.attend(0, *tokens_of(step), step)
 
 
-def test_a_step_that_cannot_be_prepared_never_was(monkeypatch):
+def test_a_step_that_cannot_be_prepared_is_undone(monkeypatch):
     cache = make()
     seq = cache.new()
 
@@ -350,11 +350,11 @@ def test_a_step_that_cannot_be_prepared_never_was(monkeypatch):
     with pytest.raises(torch.OutOfMemoryError), cache.step([seq], 5):
         pass
     assert cache.pool.num_free == 40
-    with pytest.raises(torch.OutOfMemoryError), cache.step([seq], 5):  # and no step is open
+    with pytest.raises(torch.OutOfMemoryError), cache.step([seq], 5):  # no step is left open
         pass
 
 
-# What is refused
+# Bad input
 
 
 def test_a_window_is_causal():
@@ -394,7 +394,7 @@ def test_truncation_beyond_the_window():
     run(model, cache, [seq], [sentence(10, 1)])
 
 
-def test_names():
+def test_storage_dtype_and_repr():
     assert name_of(make(dtype=torch.bfloat16).kv[0].dtype) == "bfloat16"
     assert make(kv_dtype=torch.bfloat16).kv[0].shape == (40, 2, 16, KV_HEADS, HEAD_DIM)
     cache = make()

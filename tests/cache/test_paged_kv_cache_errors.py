@@ -1,4 +1,4 @@
-"""What the paged cache refuses, and that nothing has changed when it has."""
+"""Bad input to the paged KV cache raises, and leaves the cache unchanged."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ from ..helpers.caches import (
         (lambda c, a, b: c.new([1] * 151), ValueError, "tokens: expected at most max_seq_len"),
     ],
 )
-def test_refused_without_a_change(call, error, words):
+def test_bad_input_changes_nothing(call, error, words):
     cache = make(prefix_cache=True)
     a, b = cache.new(), cache.new()
     run(CachedDecoder(150), cache, [a, b], [sentence(20, 1), sentence(20, 1)])
@@ -96,7 +96,7 @@ def test_out_of_blocks():
     assert snapshot(cache) == before
 
 
-def test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel():
+def test_a_block_table_with_invalid_ids_reaches_no_kernel():
     cache = make()
     seq = cache.new()
     with cache.step([seq], 20):
@@ -187,7 +187,7 @@ def check_refused(tensors, error, words):
         ({"kv_dtype": torch.int8, "kv_scales": 1.0}, TypeError, "kv_scales: expected a tensor"),
     ],
 )
-def test_a_cache_that_cannot_be(options, error, words, monkeypatch):
+def test_bad_options(options, error, words, monkeypatch):
     monkeypatch.setattr(torch, "empty", None)  # before anything is allocated
     with pytest.raises(error, match=words):
         make(**options)

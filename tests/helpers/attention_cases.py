@@ -1,4 +1,4 @@
-"""The table of attention problems that all three legs solve."""
+"""The table of attention problems that all three legs run."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,9 @@ from .stacks import Sizes
 
 @dataclass(frozen=True)
 class AttentionCase:
-    """Sizes, variants, kind of input and layout; ``options`` are those of `attention`.
+    """Sizes, variants, kind of input and memory layout; ``options`` are those of `attention`.
 
-    ``lse`` says whether the LSE takes part in the loss, ``dtype`` restricts the case to one.
+    ``lse``: whether the loss includes the LSE.  ``dtype``: the only dtype of the case, if given.
     """
 
     shape: Sizes
@@ -95,7 +95,7 @@ LAYOUTS = {
         ("broadcast", "window", "packed", False),
     )
 }
-# Equal head dims and no LSE in the loss: what the torch path hands to ATen whole, and by tiles.
+# Equal head dims and no LSE in the loss: the torch backend uses ATen's kernel, whole or per tile.
 SQUARE = {
     name: AttentionCase(Sizes(2, 4, 2, rows, keys, 32, 32), stack, options=options)
     for name, stack, rows, keys, options in (

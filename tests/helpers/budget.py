@@ -1,9 +1,9 @@
-"""How wrong a result may be: the one place that says so.
+"""The error budget of attention.
 
     max |x - exact|  <=  2 * max |naive - exact|  +  max(band)
 
-for the output, the LSE and every gradient.  ``exact`` is the reference path on the same values in
-fp64, ``naive`` the reference path in the dtype of the inputs; `rounding` derives the band.
+for the output, the LSE and every gradient.  ``exact`` is the reference on the same values in fp64,
+``naive`` the reference in the dtype of the inputs; `rounding` derives the band.
 """
 
 import math
@@ -68,7 +68,7 @@ def check(inputs: Inputs, *, attention=fused, **options) -> dict[str, torch.Tens
 
 
 def distance(x, exact) -> float:
-    """max |x - exact|; infinities must agree, and NaN is infinitely far."""
+    """max |x - exact|; inf where NaN or infinities differ."""
     apart = torch.where(x.double() == exact, 0.0, (x.double() - exact).abs())
     return largest(apart.nan_to_num(nan=torch.inf))
 

@@ -1,19 +1,19 @@
-"""Whatever is done to a `PagedKVCache`, in any order, a dictionary of lists says what it holds.
+"""A state machine that runs random operations on a `PagedKVCache` beside a model of it.
 
-The keys and values of a token are fingerprints of the tokens up to it: equal where the histories
-are equal, and nowhere else.  Blocks nobody holds are full of NaN.  The numbers in the comments
-are those of the invariants that hold after every operation:
+The model is a dictionary of token lists.  The key and value of a token are a fingerprint of all
+tokens up to it, so two are equal exactly where the histories are.  Unused blocks are filled with
+NaN.  Numbers in comments refer to these invariants, which hold after every operation:
 
-1. unused, cached and held blocks are disjoint, and together are the pool
-2. a block counts as many holders as there are tables that name it
-3. a sequence holds the pages of its length, but for those that left its window
-4. slots written in a step are distinct, and their blocks belong to one sequence alone
-5. what is read through the table is what the model holds
-6. a step that fails leaves everything as it was
-7. a prefix that is found has the same tokens after the same history
-8. pages that left the window are given back, and no query sees one
-9. in the end every block is free
-10. attention of what is held equals dense attention: `test_paged_kv_cache.py`
+1. unused, cached and held blocks are disjoint, and together make up the pool
+2. a block's reference count is the number of block tables that contain it
+3. a sequence holds the pages of its length, except those that left its window
+4. the slots written in a step are distinct, and only one sequence holds their blocks
+5. the cache, read through the block table, has the contents of the model
+6. a step that fails changes nothing
+7. a prefix found in the cache has the same tokens and the same history
+8. pages that left the window are released, and no query sees one
+9. at the end every block is free
+10. attention through the cache equals dense attention (tested in `test_paged_kv_cache.py`)
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from fused_attention.cache import page_tables
 from fused_attention.ops.paged.append import paged_append
 
 PAGE, BLOCKS, MAX_LEN, MAX_SEQS, LAYERS = 16, 12, 84, 3, 2
-ODD_ONES = (0, 20, MAX_LEN)  # positions at which two prompts differ
+ODD_ONES = (0, 20, MAX_LEN)  # positions at which prompts differ
 COUNTS = st.sampled_from([0, 1, 1, 1, 2, 15, 16, 17, 33])
 PICK = st.integers(0, 1000)
 
 
 def prompt(length: int, odd_one: int) -> list[int]:
-    """Tokens that are the same in every prompt, but for one."""
+    """Tokens that are the same in every prompt, except at position ``odd_one``."""
     return [1000 + i if i != odd_one else 2000 + i for i in range(length)]
 
 
 class Interrupted(Exception):
-    """What a model raises in the middle of a step."""
+    """Raised in the middle of a step, as a failing forward pass would."""
 
 
 @dataclass
 class Twin:
-    """What the model knows of a sequence: its tokens, and those it has promised to be fed."""
+    """The model of a sequence: its tokens, and those of its prompt that are still to be fed."""
 
     tokens: list[int]
     promised: list[int] = field(default_factory=list)
-    furthest: int = 0  # the window was applied for queries from here on
+    furthest: int = 0  # pages were dropped for the window of a query at this position
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Counts in ``seen`` what has happened, for what never happens shows nothing."""
+    """The operations and checks; ``seen`` counts events, so that a test can demand each of them."""
 
     seen: ClassVar[Counter] = Counter()
 
@@ -167,7 +167,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule()
     def evict(self):
-        """Somebody needs every free block: what was cached is forgotten."""
+        """Allocate every free block, which evicts all cached ones."""
         pool = self.cache.pool
         self.seen["evicted"] += pool.num_cached
         pool.release(pool.alloc(pool.num_free))
@@ -185,7 +185,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.refused(ValueError, "n_new", lambda: self.enter([seq], -1))
         self.refused(ValueError, "n_new", lambda: self.enter([seq], [1, 1]))
 
-    # What they are made of
+    # Steps of the operations
 
     def attempt(self, picks, counts, fails):
         seqs = list(dict.fromkeys(self.pick(pick) for pick in picks))
@@ -218,7 +218,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.seen["pages dropped"] += seq.dropped - before["tables"][seq][2]
 
     def promised_or(self, seq, count):
-        """A sequence made with tokens is fed those first, and no others in the same step."""
+        """The count to feed: a sequence made with tokens takes no others until those are fed."""
         promised = len(self.model[seq].promised)
         return min(count, promised) if promised else count
 
@@ -246,7 +246,7 @@ class CacheMachine(RuleBasedStateMachine):
         for row, (seq, tokens) in enumerate(zip(seqs, grown, strict=True)):
             assert step.seq_lens[row] == len(tokens)
             table = step.block_table[row, : -(-len(tokens) // PAGE)]
-            self.check_content(table, tokens, seq.dropped)  # 5, as a kernel sees it
+            self.check_content(table, tokens, seq.dropped)  # 5, through the table of the step
         return fed
 
     def next_tokens(self, seq, count):
@@ -257,7 +257,7 @@ class CacheMachine(RuleBasedStateMachine):
         return list(range(self.fed - count, self.fed))
 
     def fingerprints(self, tokens):
-        """One number a token: which history of tokens it ends."""
+        """One number per token, unique to the tokens up to and including it."""
         numbers, history = [], 0
         for token in tokens:
             history = self.histories.setdefault((history, token), len(self.histories) + 1)
@@ -278,7 +278,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert self.state() == before
 
     def state(self):
-        """Everything that could change, but for the contents."""
+        """The full state of the cache except its keys and values."""
         pool = self.cache.pool
         return {
             "tables": {s: (s.length, s.blocks.tolist(), s.dropped) for s in self.model},
@@ -292,7 +292,7 @@ class CacheMachine(RuleBasedStateMachine):
         return -(-length // PAGE)
 
     def dead_pages(self, length):
-        """Pages whose last key lies before the window of a query at ``length``."""
+        """The number of pages whose last key lies before the window of a query at ``length``."""
         if self.window is None:
             return 0
         seen_from = max(0, length - self.window)
@@ -316,7 +316,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert step.last[seqs.index(seq)] == at - 1
 
     def check_refusal(self, error, seqs, counts):
-        """As many blocks as there are, and no more asked for than could be needed."""
+        """``free`` is exact; ``needed`` is the new pages plus at most one copy per partial page."""
         assert error.needed > error.free
         dead = Counter(
             block for s in seqs for block in s.blocks[s.dropped : self.dead_pages(s.length)]
@@ -331,7 +331,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert grown <= error.needed <= grown + partial
 
     def check_undone(self, before, seqs):
-        """As before, but for pages that left the window."""
+        """The tables are as before, except for pages that left the window."""
         for seq, (length, blocks, dropped) in before["tables"].items():
             assert seq.length == length
             assert seq.dropped >= dropped and (seq in seqs or seq.dropped == dropped)
@@ -375,7 +375,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_can_be_found_is_what_it_says(self):
-        """7, before anybody asks: published blocks hold the prompts their keys stand for."""
+        """Invariant 7: a published block has the contents of the prompt that its key stands for."""
         if not hasattr(self, "cache"):
             return
         if not self.cache.pool._key_of:

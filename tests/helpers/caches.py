@@ -1,4 +1,4 @@
-"""Paged caches full of NaN, a model that decodes with them, and what it ought to say."""
+"""Paged caches filled with NaN, a small decoder that uses them, and its exact logits."""
 
 import random
 from functools import partial
@@ -16,7 +16,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class CachedDecoder(torch.nn.Module):
-    """Attention and nothing else between an embedding and its transpose."""
+    """Layers of attention alone, between an embedding and its transpose."""
 
     def __init__(self, max_len: int):
         super().__init__()
@@ -50,14 +50,14 @@ def dense(variant):
 
 
 def whole(model, tokens, variant=None):
-    """Logits of every token of one sequence, computed at once."""
+    """Logits of every token of one sequence, computed in one call without a cache."""
     tokens = torch.as_tensor(tokens, device=model.embedding.weight.device)
     positions = torch.arange(len(tokens), device=tokens.device)
     return model(tokens, positions, dense(variant or fa.causal()))
 
 
 def within_budget(found, plain, exact):
-    """Errors up to twice the naive one's, and half a unit in the last place of the largest."""
+    """Assert: error at most twice the naive error plus half an ulp of the largest result."""
     assert found.shape == exact.shape
     allowed, half_ulp = distance(plain, exact), torch.finfo(plain.dtype).eps / 2
     error = distance(found, exact)
@@ -81,7 +81,7 @@ def poison(cache, blocks):
 
 
 def run(model, cache, seqs, chunks):
-    """Feed each of ``seqs`` its chunk of tokens in one step; returns each one's logits."""
+    """Feed each of ``seqs`` its chunk of tokens in one step; returns the logits per sequence."""
     device = model.embedding.weight.device
     tokens = torch.tensor([t for chunk in chunks for t in chunk], device=device)
     with cache.step(seqs, [len(chunk) for chunk in chunks]) as step, poisoned():

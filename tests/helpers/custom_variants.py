@@ -11,7 +11,7 @@ def _stripes(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     return (q_idx + kv_idx + h) % args[0] != 0
 
 
-# A mask of every third diagonal, without bounds: each tile is looked at.
+# A mask of every third diagonal, without bounds: every tile is computed and masked.
 STRIPES = define_variant(
     "test_stripes",
     mask=_stripes,
@@ -42,7 +42,7 @@ def _prefix_queries(b, h, kv_first, kv_last, seqlen_q, seqlen_k, args):
     )
 
 
-# A prefix that everybody sees and a causal rest, with bounds.
+# A prefix-LM mask with bounds: every row sees the prefix, and the rest is causal.
 PREFIX = define_variant(
     "test_prefix",
     mask=_prefix,
@@ -68,7 +68,7 @@ def _bend_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     return ds * (1 - 2 * args[0] * s_in)
 
 
-# A score that is not additive: s - a·s², whose derivative changes sign.
+# A score modification that is not additive: s - a·s², whose derivative changes sign.
 BEND = define_variant(
     "test_bend",
     score=_bend,
@@ -94,7 +94,7 @@ def _sink_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     return 2 * args[1] * here * ds
 
 
-# An additive score with a tensor of shape (1, heads, 1, keys), which receives a gradient.
+# An additive score modification by a tensor (1, heads, 1, keys), which receives a gradient.
 SINK = define_variant(
     "test_sink",
     score=_sink,
@@ -126,7 +126,7 @@ def _head_window_queries(b, h, kv_first, kv_last, seqlen_q, seqlen_k, args):
     return kv_first, kv_last + left + 1, kv_last, kv_first + left + 1
 
 
-# A causal window whose width grows with the head, and bounds that say so.
+# A causal window whose width grows with the head index, with bounds per head.
 HEAD_WINDOW = define_variant(
     "test_head_window",
     mask=_head_window,

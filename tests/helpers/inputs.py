@@ -1,4 +1,4 @@
-"""Seeded inputs of attention: values, normal and adversarial, in layouts, plain and awkward."""
+"""Seeded inputs of attention: normal and adversarial values, contiguous and strided layouts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .stacks import Sizes
 
 @dataclass(frozen=True)
 class Inputs:
-    """The tensors of one problem: q, k, v, those of the variants, and the gradients sent back."""
+    """The tensors of one problem: q, k, v, those of the variants, and the upstream gradients."""
 
     stack: str
     q: torch.Tensor
@@ -22,7 +22,7 @@ class Inputs:
     tensors: list[torch.Tensor | None]
     do: torch.Tensor
     dlse: torch.Tensor | None
-    repeats: bool = False  # whether rows repeat, and with them their rounding errors
+    repeats: bool = False  # whether rows are equal, and so their rounding errors are too
 
     def double(self) -> Inputs:
         """The same values in fp64."""
@@ -42,12 +42,12 @@ def _normal(x):
 
 
 def _large(x):
-    """Weights close to one-hot, within fp16's range."""
+    """Attention weights close to one-hot, scores within the range of fp16."""
     return x * 12
 
 
 def _constant(x):
-    """Every row the same: uniform weights, gradients of q and k that vanish by cancellation."""
+    """All rows equal: uniform weights, and dq and dk are zero by cancellation."""
     return x[:, :, :1].expand_as(x)
 
 
@@ -59,7 +59,7 @@ def _outliers(x):
 
 
 def _tiny(x):
-    """All scores next to equal; fp16 stays clear of its subnormals."""
+    """All scores nearly equal, yet without subnormals in fp16."""
     return x * 2.0**-6
 
 
@@ -71,7 +71,7 @@ def _contiguous(x):
 
 
 def _hollow(*size, like):
-    """A buffer of NaN: whoever reads beside the view into it shows."""
+    """A buffer of NaN, so that a read outside the view into it shows up in the result."""
     return like.new_full(size, math.nan)
 
 
@@ -81,32 +81,32 @@ def _bshd(x):
 
 
 def _packed(x):
-    """The middle third of a projection of (batch, length, 3 · heads · dim)."""
+    """The middle third of a packed projection (batch, length, 3 · heads · dim)."""
     batch, heads, length, dim = x.shape
     packed = _hollow(batch, length, 3, heads, dim, like=x)
     return packed[:, :, 1].transpose(1, 2).copy_(x)
 
 
 def _strided(x):
-    """No stride of a dimension follows from its neighbors'."""
+    """Gaps in every dimension: no stride follows from the others and the shape."""
     batch, heads, length, dim = x.shape
     parent = _hollow(2 * batch, 3 * heads, 2 * length, dim + 5, like=x)
     return parent[::2, ::3, 1::2, 3 : 3 + dim].copy_(x)
 
 
 def _permuted(x):
-    """Batch innermost but for the head_dim."""
+    """The batch dimension second to last in memory, before head_dim."""
     batch, heads, length, dim = x.shape
     return _hollow(length, heads, batch, dim, like=x).permute(2, 1, 0, 3).copy_(x)
 
 
 def _expanded(x):
-    """One sequence for the whole batch, stride 0."""
+    """One sequence for the whole batch: stride 0 over the batch."""
     return x[:1].clone().expand_as(x)
 
 
 def _broadcast(x):
-    """One head for all, stride 0."""
+    """One head for all: stride 0 over the heads."""
     return x[:, :1].clone().expand_as(x)
 
 
@@ -128,7 +128,7 @@ def make(
     lse: bool = True,
     seed: int = 0,
 ) -> Inputs:
-    """Draw a problem; always on the CPU, so that every device is given the same."""
+    """Draw a problem, always on the CPU, so that every device gets the same values."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(heads, length, dim):
@@ -149,7 +149,7 @@ def make(
 
 
 def _move(x, device):
-    """To the device with its strides, which ``to`` gives up where they leave gaps."""
+    """``x`` on the device with the same strides; ``to`` alone drops the gaps between elements."""
     if torch.device(device).type == "cpu":
         return x
     size = sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)) + 1

@@ -1,17 +1,18 @@
-"""How wrong a fused op may be: the one place that says so, for any `OpCase`.
+"""The error budget of a fused op, for any `OpCase`.
 
     max |x - exact|  <=  2 * max |naive - exact|  +  max(band)
 
 for every output and every gradient.  ``exact`` is the case's reference on the same values in fp64,
-``naive`` the reference in the dtype of the inputs.  The band is what no algorithm avoids:
+``naive`` the reference in the dtype of the inputs.  The band is the rounding error that every
+algorithm has:
 
-1. half a unit in the last place of the result, for being stored;
-2. the roundings of an fp32 sum of n terms in blocks: 1 + log2(n) of them, each a unit in the last
-   place of fp32 (fp64 for fp64 inputs), of the result, which may be such a sum;
-3. what becomes of the result when inputs and upstream gradients err by as much.  Measured in fp64,
-   as the largest of a few draws of signs.
+1. storing the result: half a unit in its last place;
+2. summing n terms in fp32 blocks (fp64 for fp64 inputs): 1 + log2(n) roundings, each of a unit in
+   the last place of the result;
+3. the change of the result when inputs and upstream gradients change by the error of 2.  It is
+   measured in fp64, as the maximum over a few draws of random signs.
 
-In fp64 ``exact`` is no more exact than what is judged, so the band counts twice.
+With fp64 inputs ``exact`` has the same rounding errors, so the band is doubled.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from .budget import distance, largest
 from .support import poisoned
 
 DRAWS = 4
-UPSTREAM = 900  # the stream of OpProblem.normal for gradients of the first output
+UPSTREAM = 900  # OpProblem.normal draws the gradient of output i from stream 900 + i
 
 
 class Question(NamedTuple):
-    """A case at given values: its inputs, and the upstream gradient of each output."""
+    """A case with values: its inputs, and the upstream gradient of each output."""
 
     case: OpCase
     inputs: tuple
@@ -50,7 +51,7 @@ class Question(NamedTuple):
 
 
 def ask(case: OpCase, problem: OpProblem, bend=None) -> Question:
-    """The question of a problem; ``bend`` changes the floating inputs that have rows."""
+    """Draw the values of a problem; ``bend`` is applied to floating inputs of 2 or more dims."""
     inputs = case.make_inputs(problem)
     if bend is not None:
         inputs = tuple(bend(x) if _floating(x) and x.ndim > 1 else x for x in inputs)
@@ -64,7 +65,7 @@ def ask(case: OpCase, problem: OpProblem, bend=None) -> Question:
 
 
 def evaluate(function, question: Question) -> dict[str, torch.Tensor]:
-    """Outputs (out0, ...) and gradients of the inputs (d0, ...); what is drawn is the same."""
+    """Outputs (out0, ...) and gradients of the inputs (d0, ...), always with the same seed."""
     inputs = [x.detach().requires_grad_() if _floating(x) else x for x in question.inputs]
     torch.manual_seed(0)
     with poisoned():
@@ -78,7 +79,7 @@ def evaluate(function, question: Question) -> dict[str, torch.Tensor]:
 def check(question: Question, where: str = "", terms: int = 1) -> dict[str, torch.Tensor]:
     """Assert that every result of the op is within its budget; returns the results.
 
-    ``terms``: at least as many are summed, whatever the shapes.
+    ``terms``: the least number of summed terms to assume, where the shapes suggest fewer.
     """
     case = question.case
     exact = evaluate(case.reference, question.double())

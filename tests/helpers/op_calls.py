@@ -1,4 +1,4 @@
-"""The operators a fused op calls: which, with what; and having them called where ATen serves."""
+"""Records which of our operators a fused op calls, and forces them where ATen would be used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Call(NamedTuple):
 
 
 class Calls(TorchDispatchMode):
-    """Records the calls of our operators while it lasts."""
+    """Records the calls of our operators while it is active."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,10 @@ class Calls(TorchDispatchMode):
 
 @contextlib.contextmanager
 def recorded(monkeypatch, device: str):
-    """The list of calls made meanwhile; without Triton, the operators compute on PyTorch."""
+    """Yield the list of calls made in the context.
+
+    Without Triton the fused op calls its operators all the same, and they compute with PyTorch.
+    """
     calls = Calls()
     with monkeypatch.context() as patch, calls:
         if not runs_triton(device):
@@ -59,7 +62,7 @@ def recorded(monkeypatch, device: str):
 
 
 def traced_through_operators(monkeypatch, device: str) -> None:
-    """While tracing, call the operators; when they run, they compute on what there is."""
+    """Make tracing record the operators; when run, they compute on the available backend."""
     if not runs_triton(device):
         compiling = torch.compiler.is_compiling
         monkeypatch.setattr(backend, "uses_triton", lambda *tensors: compiling())

@@ -1,7 +1,7 @@
-"""Problems of attention over pages, and how wrong their results may be.
+"""Problems of paged attention, and the error budget of their results.
 
-The reference is dense: each sequence's keys and values as they are stored, exactly, through
-`fused_attention.reference` in fp64; the budget that of `tests.budget`.
+The reference is dense: `fused_attention.reference` in fp64, on the exact stored keys and values of
+each sequence.  The budget is that of `tests.helpers.budget`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 @dataclass(frozen=True)
 class PagedCase:
-    """``lens``: queries and keys of each sequence; ``storage`` and ``scaling`` of the cache."""
+    """``lens``: (queries, keys) of each sequence; ``storage``, ``scaling``: of the KV cache."""
 
     lens: tuple[tuple[int, int], ...]
     heads: int = 4
@@ -39,7 +39,7 @@ class PagedCase:
 
 @dataclass(frozen=True)
 class PagedProblem:
-    """The arguments of `paged_attention`, and ``k`` and ``v`` of each sequence, fp64, (N, K, D)."""
+    """The arguments of `paged_attention`, and k and v of each sequence in fp64, (N, K, D)."""
 
     case: PagedCase
     q: torch.Tensor
@@ -73,7 +73,7 @@ class PagedProblem:
 def make(
     case: PagedCase, dtype, device: str = "cpu", *, seed: int = 0, order: int = 0
 ) -> PagedProblem:
-    """Draw a problem; ``order`` draws the physical blocks and nothing else."""
+    """Draw a problem; ``order`` seeds the choice of physical blocks and nothing else."""
     generator = torch.Generator().manual_seed(seed)
     storage = case.storage or dtype
     page = case.page_size
@@ -83,7 +83,7 @@ def make(
     kv, scales = _pool(case, storage, num_blocks, generator)
 
     ids = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(order))
-    # Where no page is, the table names a block that nobody owns and that holds NaN.
+    # Table entries beyond a sequence's pages point to an unowned block, which is filled with NaN.
     table = ids[-1].expand(len(case.lens), width).clone()
     stored, used = [], 0
     for index, (_, keys) in enumerate(case.lens):
@@ -124,7 +124,7 @@ def make(
 
 
 def in_order(problem: PagedProblem) -> PagedProblem:
-    """The same pages in blocks that follow each other."""
+    """The same pages in consecutive blocks."""
     blocks = dict.fromkeys(problem.block_table.flatten().tolist())
     unnamed = [block for block in range(len(problem.kv)) if block not in blocks]
     order = torch.tensor([*blocks, *unnamed])
@@ -133,12 +133,12 @@ def in_order(problem: PagedProblem) -> PagedProblem:
 
 
 def _raw(x):
-    """8-bit floats as bytes: PyTorch does not index them."""
+    """8-bit floats viewed as bytes, because PyTorch cannot index them."""
     return x.view(torch.uint8) if x.dtype == torch.float8_e4m3fn else x
 
 
 def _pool(case, storage, num_blocks, generator):
-    """Blocks of NaN, or of the largest int8, and scales."""
+    """Blocks filled with NaN, or 127 in int8, and their scales."""
     shape = (num_blocks, 2, case.page_size, case.kv_heads, case.head_dim)
     filler = 127 if storage == torch.int8 else math.nan
     kv = _raw(torch.full(shape, filler).to(storage))
@@ -150,7 +150,7 @@ def _pool(case, storage, num_blocks, generator):
 
 
 def _numbers(case, storage, keys, generator):
-    """What is stored of some keys, and what a unit of each is worth: (N, K, D) and (N, K)."""
+    """Random stored numbers (N, K, D) and their scales (N, K)."""
     x = torch.randn(keys, case.kv_heads, case.head_dim, generator=generator)
     if storage not in LARGEST:
         return x.to(storage), torch.ones(keys, case.kv_heads)
@@ -184,9 +184,9 @@ def check(problem: PagedProblem, **options) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def allowances(problem: PagedProblem, index: int):
-    """The exact results of a sequence, and how far from them others may be."""
+    """The exact results of a sequence, and the allowed error of each."""
     dense = problem.dense(index)
-    # What is stored exactly, for 8 bits and their scale need not fit into the dtype of q.
+    # The fp64 values: a dequantized number may not be representable in the dtype of q.
     k, v = (x.transpose(0, 1)[None] for x in problem.stored[index])
     exactly = replace(dense.double(), k=k, v=v)
     scale = problem.case.options.get("scale")

@@ -1,24 +1,24 @@
-"""The rounding band of `budget`: what is lost by any algorithm that works as flash attention does.
+"""The rounding band of `budget`: the error that every FlashAttention algorithm may have.
 
-It matters where naive is right by luck (powers of two, a single key, terms that cancel exactly)
-or by storing the weights, which we compute again.  Nothing in it is chosen by hand: it is a first
-order analysis of the rounding errors, evaluated in fp64 on the inputs at hand.
+It matters where naive attention happens to be exact (powers of two, a single key, terms that
+cancel) or is more exact because it stores the weights, which FlashAttention recomputes.  No
+constant is tuned: the band is a first-order error analysis, evaluated in fp64 on the inputs.
 
     h      half a unit in the last place of the dtype of the inputs: one rounding
-    u      a unit in the last place of fp32 (fp64 for fp64 inputs), in which sums are kept; a
+    u      a unit in the last place of fp32 (fp64 for fp64 inputs), in which sums accumulate; a
            rounding is uniform in ±u/2, so u is 3.5 of its standard deviations
-    δ      the relative error of a weight exp(s - lse): u times what s and lse are made of
+    δ      the relative error of a weight exp(s - lse): u times the terms of s and lse
 
-Roundings are taken to be independent (Higham and Mary 2019): errors of n terms add as squares,
-and the roundings of the n partial sums of a sum come to √(n/2) u times its size.  Where the inputs
-repeat themselves so do their roundings: there absolute values add, the worst case.  A result gets
+Roundings are assumed independent (Higham and Mary 2019): the squared errors of n terms add, and
+the n partial sums of a sum err by √(n/2) u times its size.  Where rows of the inputs are equal,
+their roundings are too, and absolute errors add: the worst case.  The band of a result has
 
-1. h times itself, for being stored;
+1. h times the result, for storing it;
 2. the effect of u in every sum and of δ in every weight;
-3. for the gradients of scores, the effect of rowsum(dO · O) reading the O that was stored, of
-   weights that were rounded: twice h times their absolute values.  Naive reads its weights.
+3. for gradients of scores, the error of delta = rowsum(dO · O): it uses the stored O and rounded
+   weights, 2 h times their absolute values.  Naive attention uses the weights themselves.
 
-In fp64 ``exact`` is no more exact than what is judged, so the band counts twice.
+With fp64 inputs ``exact`` has the same rounding errors, so the band is doubled.
 """
 
 import math
@@ -30,8 +30,8 @@ import fused_attention as fa
 from . import stacks
 from .inputs import Inputs
 
-# The exponential of ATen's flash kernel for CPUs errs by 5.4e-5 in fp16 and bf16: less than h, to
-# which it rounds the weights, but it is the LSE's error.  test_attention.py measures it.
+# The exponential of ATen's CPU flash kernel errs by 5.4e-5 in fp16 and bf16.  That is below h, the
+# rounding of the weights, but it reaches the fp32 LSE.  test_attention.py measures it.
 ATEN_HALF_EXP = 2.0**-14
 
 
@@ -87,9 +87,10 @@ def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[st
 
 
 def _sink_logits(inputs, lse, lse_error, total, noise, errors):
-    """Of the gradients of logits: sums over rows of p (dLSE - dO · O), whose ``noise`` is known.
+    """The bands of the gradients of sink logits.
 
-    p is exp(logit - lse), and errs by what the LSE does.
+    Such a gradient is the sum over rows of p (dLSE - dO · O), where ``noise`` is the error of the
+    parentheses and p = exp(logit - lse) has the relative error of the LSE.
     """
     bands = {}
     names = stacks.argument_names(inputs.stack)
@@ -106,7 +107,7 @@ def _sink_logits(inputs, lse, lse_error, total, noise, errors):
 
 
 def weights(inputs, scale, dropout_p, seed):
-    """The weights before and after dropout."""
+    """The attention weights before and after dropout."""
     found = []
     for p in (0.0, dropout_p):
         torch.manual_seed(seed)
@@ -118,7 +119,7 @@ def weights(inputs, scale, dropout_p, seed):
 
 
 class Errors:
-    """The error of a product x @ y: ``add`` where x errs by itself, ``sums`` from summing."""
+    """The error of a product x @ y: `add` if ``x`` is the error of a factor, `sums` of summing."""
 
     def __init__(self, u, repeats):
         self.u, self.repeats = u, repeats
@@ -133,21 +134,24 @@ class Errors:
         return self.u * math.sqrt(x.shape[-1] / 2) * size
 
     def row_add(self, x, y):
-        """``add`` of a row-wise product, (..., 1)."""
+        """`add` of a row-wise dot product, (..., 1)."""
         return self.add(x[..., None, :], y[..., None])[..., 0]
 
     def row_sums(self, x, y):
         return self.sums(x[..., None, :], y[..., None])[..., 0]
 
     def over_group(self, add, x, y, kv_heads):
-        """(B, H, N, M) @ (B, H, M, D), over M and the heads of a group: (B, K, N, D)."""
+        """(B, H, N, M) @ (B, H, M, D), summed over M and the heads of a group: (B, K, N, D)."""
         if kv_heads == 0:
             return x.new_zeros(x.shape[0], 0, x.shape[2], y.shape[3])
         x = x.unflatten(1, (kv_heads, -1)).transpose(2, 3).flatten(3)
         return add(x, y.unflatten(1, (kv_heads, -1)).flatten(2, 3))
 
     def sum_to(self, x, shape, *, along_keys):
-        """The size of errors summed to the shape of an argument; ``along_keys`` they are one."""
+        """The error after a sum to the shape of an argument.
+
+        ``along_keys``: the errors of a row are one common error, so their signed values add.
+        """
         if shape[3] == 1:
             ones = x.new_ones(*x.shape[:2], x.shape[3], 1)
             x = x.sum(-1, keepdim=True) if along_keys else self.add(x, ones)
@@ -160,7 +164,7 @@ class Errors:
 
 
 class Chain:
-    """The score variants of a stack: errors forwards and backwards through their torch twins."""
+    """Propagates errors forward and backward through the score variants of a stack."""
 
     def __init__(self, inputs, scores, errors):
         self.errors = errors
@@ -178,17 +182,18 @@ class Chain:
             self.scores.append(variant.torch_score(self.scores[-1], *self.where))
 
     def error(self, raw):
-        """Of the final scores, from that of the raw ones."""
+        """The error of the final scores, given that of the raw ones."""
         error = raw + self.errors.u * self.scores[0].abs()
         for i in range(len(self.named)):
             error = self._derivative(i, error).abs() + self.errors.u * self.scores[i + 1].abs()
         return error
 
     def back(self, own, common, ds):
-        """The gradient ``ds`` and its errors at the raw scores, and the errors of arguments' grads.
+        """Errors and gradient at the raw scores, and the errors of the arguments' gradients.
 
-        ``own`` errors are each score's, ``common`` ones those of a row.  The derivative of a hook
-        is known to u of one, which is more than u of itself where it vanishes.
+        ``own``: independent errors, one per score.  ``common``: errors that a row shares.
+        ``ds``: the gradient.  The derivative of a hook has an absolute error of u, which counts
+        where the derivative itself is near zero.
         """
         arguments = {}
         for i in reversed(range(len(self.named))):

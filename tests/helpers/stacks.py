@@ -1,4 +1,4 @@
-"""Variant stacks by name, ``softcap+alibi+causal``, and the tensors each of them takes."""
+"""Stacks of variants by name, such as ``softcap+alibi+causal``, and the tensors they take."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,11 +23,11 @@ class Sizes(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One variant: made of a tensor if it takes one, which ``tensor`` draws."""
+    """One variant: ``tensor`` draws its argument, if it has one, and ``build`` takes it."""
 
     build: Callable
     tensor: Callable | None = None
-    gradient: bool = True  # whether a floating tensor receives one
+    gradient: bool = True  # whether a floating tensor receives a gradient
 
 
 def _normal(sizes):
@@ -56,7 +56,7 @@ def _distances(shape, generator, dtype):
 
 
 def _lengths(shape, generator, dtype):
-    """All keys, none, and what is drawn, so that a batch holds every kind."""
+    """A mix of full, zero and random lengths in every batch of four or more."""
     drawn = torch.randint(1, max(2, shape.keys), (shape.batch,), generator=generator)
     drawn[1::3] = shape.keys
     drawn[3::5] = 0
@@ -103,12 +103,12 @@ def names(stack: str) -> list[str]:
 
 
 def argument_names(stack: str) -> list[str]:
-    """A name for the tensor of each part: a stack may hold the same variant twice."""
+    """A name for the tensor of each part, with its position: a variant may occur twice."""
     return [f"{name}[{position}]" for position, name in enumerate(names(stack))]
 
 
 def with_gradient(stack: str, tensors: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:
-    """The tensors, by their names, that receive a gradient."""
+    """The tensors that receive a gradient, by name."""
     return {
         argument: tensor
         for argument, name, tensor in zip(argument_names(stack), names(stack), tensors, strict=True)
@@ -117,7 +117,7 @@ def with_gradient(stack: str, tensors: list[torch.Tensor | None]) -> dict[str, t
 
 
 def draw(stack: str, shape: Sizes, generator: torch.Generator, dtype) -> list[torch.Tensor | None]:
-    """The tensor of each part; floating ones in ``dtype`` where that is for the user to choose."""
+    """The tensor of each part; floating ones are in ``dtype`` unless their variant needs fp32."""
     parts = [PARTS[name] for name in names(stack)]
     return [part.tensor and part.tensor(shape, generator, dtype) for part in parts]
 

@@ -1,4 +1,4 @@
-"""What the tests of attention share: the three legs, poisoned memory, counted launches."""
+"""Shared by many tests: the three legs, poisoned memory, tile sizes, counted launches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fused_attention._triton import INTERPRETED
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
-# A test over these runs on PyTorch operations, on Triton interpreted, and on Triton on a GPU.
+# The backends to test: PyTorch operations, interpreted Triton, and Triton on a GPU.
 LEGS = (
     pytest.param("cpu", id="torch"),
     pytest.param("cpu", id="interpreted", marks=pytest.mark.interpreter),
@@ -28,8 +28,8 @@ def name_of(dtype: torch.dtype) -> str:
 def over_cases(cases: dict):
     """Parametrize over device, case and dtype.
 
-    On PyTorch operations every case meets every dtype, fp64 too; on Triton, where a launch costs a
-    second or a compilation, the dtypes take turns.
+    On PyTorch operations every case runs in every dtype, fp64 too.  On Triton, where a launch costs
+    a second or a compilation, each case runs in one dtype, and the dtypes alternate.
     """
     params = []
     for position, (name, case) in enumerate(cases.items()):
@@ -50,7 +50,7 @@ def over_cases(cases: dict):
 
 @contextlib.contextmanager
 def poisoned():
-    """Uninitialized memory comes back full of NaN (integers: their largest value)."""
+    """Fill uninitialized memory with NaN (integers: their largest value) in this context."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -68,7 +68,7 @@ def poisoned():
 
 
 def set_tiles(monkeypatch, rows: int, keys: int):
-    """Make the tiles of the leg at hand (rows, keys): a power of two each, 16 at least."""
+    """Set the tile size of every backend: ``rows`` and ``keys`` are powers of two, 16 or more."""
     from fused_attention import tuning
     from fused_attention.ops.attention import tile_aten, tile_online, torch_backend
 
@@ -89,7 +89,7 @@ def _with_chunks(plan, keys):
 
 
 def forget_bounds(monkeypatch, variants):
-    """Let the masks of ``variants`` be looked at everywhere, as if they had no bounds."""
+    """Remove the bounds of ``variants``, so that every tile is computed and masked."""
     from dataclasses import replace
 
     from fused_attention.variants import base
@@ -102,7 +102,7 @@ def forget_bounds(monkeypatch, variants):
 
 
 class Launches:
-    """Counts the kernels launched while it lasts."""
+    """Counts the attention kernels launched once `watch` is called."""
 
     def __init__(self):
         self.count = 0

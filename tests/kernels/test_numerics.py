@@ -1,4 +1,4 @@
-"""Rounding, products and the random bits of dropout, of the kernels' own helpers."""
+"""The numeric helpers of the kernels: rounding, matrix products, the random bits of dropout."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def _round_kernel(x_ptr, out_ptr, negated_ptr, SIZE: tl.constexpr):
 @on_triton
 @HALF
 def test_rounds_to_nearest_even(device, dtype):
-    """As PyTorch rounds, bit for bit: ties, zeros, what overflows, infinities; NaN stays NaN."""
+    """Bitwise as PyTorch rounds: ties, zeros, overflow, infinities; NaN stays NaN."""
     one = torch.tensor([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, 1 - 2**-9])
     one = torch.cat([one, 1 + torch.tensor([1, 2, 3, 5]) * 2.0**-11])
     special = torch.tensor([0.0, 65519.0, 65520.0, 3.4e38, torch.inf, torch.nan, 1e-5])
@@ -51,7 +51,7 @@ def _dot_kernel(x_ptr, y_ptr, out_ptr, SIZE: tl.constexpr):
 @on_triton
 @HALF
 def test_products_accumulate_in_fp32(device, dtype):
-    """Of whole numbers, exactly: sums beyond what either half precision holds."""
+    """Products of integers are exact, though their sums are not representable in fp16 or bf16."""
     x, y = (torch.randint(-16, 17, (32, 32)).to(device, dtype) for _ in range(2))
     out = torch.empty(32, 32, device=device)
     _dot_kernel[(1,)](x, y, out, SIZE=32)

@@ -1,4 +1,4 @@
-"""Modules beyond torch's own samples: what torch has no module for, and what it leaves open.
+"""Modules beyond torch's own samples: those that torch lacks, and options its samples omit.
 
 Seen failing on: dropout outside training, the gate and the up half swapped, a padding mask
 inverted, weights where every key is padded, the is_causal hint ignored.
@@ -79,8 +79,8 @@ def test_norm_of_a_sum(device, ours, theirs, options):
 
 @every_leg
 @pytest.mark.parametrize("ours, theirs, options", NORMS.values(), ids=NORMS)
-def test_norm_of_a_stream_that_begins(device, ours, theirs, options):
-    """Without a residual x is the sum, and nothing of it is dropped."""
+def test_norm_without_a_residual(device, ours, theirs, options):
+    """Without a residual x itself is normalized, without dropout."""
     module, plain = (kind(16, **options).to(device) for kind in (ours, theirs))
     module.load_state_dict(plain.state_dict())
     module.dropout, x = 0.5, normal(3, 16, device=device)
@@ -104,7 +104,7 @@ def test_dropout_before_the_sum_in_training_only(device, kind):
 
 
 def attention(**options):
-    """Ours and torch's, with the same parameters, none of them zero."""
+    """Our MultiheadAttention and torch's, with the same nonzero parameters."""
     torch.manual_seed(0)
     theirs = nn.MultiheadAttention(16, 4, **options)
     for parameter in theirs.parameters():
@@ -191,7 +191,7 @@ def test_a_query_whose_keys_are_all_padded_gets_the_bias_and_no_nan(device, need
     assert (gradients[0][1] == 0).all()
 
 
-def test_the_causal_hint_needs_its_mask_and_then_holds():
+def test_is_causal_needs_the_causal_mask():
     ours, theirs = attention(batch_first=True)
     x = normal(2, 5, 16)
     causal = nn.Transformer.generate_square_subsequent_mask(5)
@@ -227,7 +227,7 @@ def test_it_compiles_without_graph_breaks(need_weights):
     )
 
 
-def test_a_transformer_layer_takes_it():
+def test_inside_a_torch_transformer_layer():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
     x = normal(2, 5, 16)

@@ -1,4 +1,4 @@
-"""What `mutations` breaks, a file for each family."""
+"""The mutations that `tests.mutations` applies, one file per family."""
 
 from . import (
     attention,

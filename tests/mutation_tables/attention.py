@@ -1,4 +1,4 @@
-"""Attention: kernels, bounds of variants, the paths between them."""
+"""Attention: kernels, bounds of variants, backends."""
 
 from .mutation import OPS, Mutation, torch
 
@@ -37,18 +37,18 @@ KERNELS = (
         case("one_over"),
     ),
     Mutation(
-        "last tile not cut at the end",
+        "last tile not masked beyond the last key",
         FORWARD,
         "keep = ((offs_n >= lo) & (offs_n < hi))[None, :]",
         "keep = (offs_n >= lo)[None, :]",
         case("one_over"),
     ),
     Mutation(
-        "empty rows divide by zero",
+        "fully masked rows divide by zero",
         FORWARD,
         "l_safe = tl.where(l_i == 0, 1.0, l_i)",
         "l_safe = l_i",
-        attention("rows_with_nothing_to_attend[interpreted]"),
+        attention("fully_masked_rows[interpreted]"),
     ),
     Mutation(
         "sign of a negative scale lost",
@@ -65,14 +65,14 @@ KERNELS = (
         case("groups_of_two"),
     ),
     Mutation(
-        "wrong group index, key gradient",
+        "wrong group index, dkdv",
         BACKWARD,
         "off_h = off_hk * GROUP_SIZE + group",
         "off_h = off_hk + num_kv_heads * group",
         case("groups_of_two"),
     ),
     Mutation(
-        "wrong group index, argument gradient",
+        "wrong group index, dbias",
         BACKWARD,
         "k_head = k_ptr + b * stride_kb + h // GROUP_SIZE * stride_kh",
         "k_head = k_ptr + b * stride_kb + h % GROUP_SIZE * stride_kh",
@@ -86,14 +86,14 @@ KERNELS = (
         case("permuted"),
     ),
     Mutation(
-        "V loaded beyond the keys there are",
+        "V loaded beyond the last key",
         FORWARD,
         "v = load_rows(v_ptr, offs_n, stride_vn, lo, hi,",
         "v = load_rows(v_ptr, offs_n, stride_vn, 0, seqlen_k,",
         attention("nan_in_padding_does_not_leak[*interpreted]"),
     ),
     Mutation(
-        "NaN let through in the key gradient",
+        "NaN let through in dkdv",
         BACKWARD,
         "                    ds = tl.where(keep, ds, 0.0)\n                dk =",
         "                    ds = ds * tl.where(keep, 1.0, 0.0)\n                dk =",
@@ -107,7 +107,7 @@ KERNELS = (
         attention("gradient_through_lse_alone[*interpreted]"),
     ),
     Mutation(
-        "weights of empty rows not zero",
+        "weights of fully masked rows not zero",
         SOFTMAX,
         'return tl.where(lse == float("-inf"), float("inf"), lse)',
         "return lse",
@@ -146,11 +146,11 @@ KERNELS = (
         attention("dropout_drops_the_same_weights_as_the_reference[interpreted]"),
     ),
     Mutation(
-        "argument gradient not summed over heads",
+        "dbias not summed over heads",
         BACKWARD,
         "count_h = num_heads if SUM_H else 1",
         "count_h = 1",
-        "variants/test_variants.py::test_alone_and_in_company[bias_shared-interpreted]",
+        "variants/test_variants.py::test_alone_and_composed[bias_shared-interpreted]",
     ),
     Mutation(
         "score gradients taken at the raw scores",
@@ -225,7 +225,7 @@ BOUNDS = (
         "ops/attention/test_bounds.py::test_bounds_of_hooks_are_exact[causal-*-interpreted]",
     ),
     Mutation(
-        "wholly seen keys one too many",
+        "full block one key too long",
         f"{VARIANTS}causal.py",
         "    return 0, q_last + 1, 0, q_first + 1\n",
         "    return 0, q_last + 1, 0, q_first + 2\n",
@@ -280,7 +280,7 @@ PATHS = (
         attention("tile_sizes_do_not_matter[dropout-*-torch]"),
     ),
     torch(
-        "dv overwritten by tiles of ATen's",
+        "dv overwritten by each tile of ATen",
         TORCH,
         "dv[tile.keys] += dv_tile",
         "dv[tile.keys] = dv_tile",
@@ -301,32 +301,32 @@ PATHS = (
         case("square_alibi"),
     ),
     Mutation(
-        "distances beyond the last not cut off",
+        "distances of past_bias not clamped",
         f"{VARIANTS}past_bias.py",
         "tl.minimum(tl.maximum(q_idx - kv_idx, 0), args[1] - 1)",
         "tl.maximum(q_idx - kv_idx, 0)",
-        "variants/test_variants.py::test_alone_and_in_company[past_bias-interpreted]",
+        "variants/test_variants.py::test_alone_and_composed[past_bias-interpreted]",
     ),
     torch(
-        "a mask of PyTorch's attention without the scores",
+        "sdpa mask without the scores",
         f"{OPS}attention/sdpa_mask.py",
         "if any(variant.type.score is not None for variant in variants):",
         "if not any(variant.type.mask is not None for variant in variants):",
         "models/test_backends.py::test_agreement[gpt-alibi-pre-sdpa]",
     ),
     torch(
-        "gradients wanted of a list of tensors not put in a list",
+        "needs_input_grad of a tensor list not nested",
         f"{OPS}registration.py",
         "ctx.needs_input_grad = nested(needed[2:], ctx.count)",
         "ctx.needs_input_grad = needed[2:]",
-        "ops/attention/test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+        "ops/attention/test_registration.py::test_a_second_backward_through_a_retained_graph[torch]",
     ),
     torch(
-        "gradients wanted by a second pass misplaced",
+        "needs_input_grad not restored after backward",
         f"{OPS}registration.py",
         "                ctx.needs_input_grad = needed\n",
         "                pass\n",
-        "ops/attention/test_registration.py::test_gradients_of_a_graph_kept_for_a_second_pass[torch]",
+        "ops/attention/test_registration.py::test_a_second_backward_through_a_retained_graph[torch]",
     ),
     torch(
         "LSE gradient dropped, torch",
@@ -336,7 +336,7 @@ PATHS = (
         attention("gradient_through_lse_alone[*torch]"),
     ),
     torch(
-        "LSE gradient left to ATen, which has none",
+        "LSE gradient left to ATen",
         TORCH,
         " and dlse is None and not any(wanted)",
         " and not any(wanted)",
@@ -350,7 +350,7 @@ PATHS = (
         case("dropout"),
     ),
     torch(
-        "delta from an output that was rounded",
+        "delta from the rounded output",
         ONLINE,
         "if out.dtype == dtype:",
         "if True:",
@@ -406,7 +406,7 @@ PATHS = (
         "ops/test_ops.py::test_autocast_ends_at_the_operators[cross_entropy_weighted_smoothed-torch]",
     ),
     torch(
-        "bottom right handed to ATen's top left",
+        "bottom-right mask run as ATen's top-left",
         ATEN,
         'names == ["causal"] and q.shape[2] == k.shape[2]',
         'names == ["causal"]',
@@ -441,7 +441,7 @@ PATHS = (
         "test_reference.py::test_philox_known_answers[*]",
     ),
     torch(
-        "a scale that is not finite let through",
+        "infinite scale let through",
         f"{OPS}checks.py",
         "if not -math.inf < scale < math.inf:",
         "if math.isnan(scale):",

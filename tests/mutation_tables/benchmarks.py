@@ -4,7 +4,7 @@ from .mutation import torch
 
 BENCHMARKS = (
     torch(
-        "a digest of the code that does not see nested files",
+        "code digest without nested files",
         "benchmarks/harness/provenance.py",
         '("**/*.py", "kernels/**/*.py")',
         '("*.py", "*/*.py")',
@@ -18,21 +18,21 @@ BENCHMARKS = (
         "benchmarks/studies/test_ops.py::test_rivals_take_turns_in_going_first",
     ),
     torch(
-        "a model that is its own rival",
+        "model compared with itself",
         "benchmarks/studies/model/worker.py",
         "for attention in (point.provider, BASELINE)",
         "for attention in (point.provider, point.provider)",
         "benchmarks/studies/test_model.py::test_time_is_beside_that_of_naive_attention_in_turns",
     ),
     torch(
-        "the gradient of one output compared alone",
+        "gradient of one output only compared",
         "benchmarks/studies/ops/worker.py",
         "torch.autograd.grad(outs, leaves, self.d_outs)",
         "torch.autograd.grad(outs[-1:], leaves, self.d_outs[-1:])",
         "benchmarks/studies/test_ops.py::test_a_wrong_op_stands_out[wrong_gradient_of_sum]",
     ),
     torch(
-        "a verdict on the median alone",
+        "verdict without the interval",
         "benchmarks/studies/ops/analysis.py",
         "UNCLEAR if point.speedup_high >= FLOOR else MISSED",
         "MISSED",

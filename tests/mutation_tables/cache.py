@@ -1,4 +1,4 @@
-"""The paged cache: who holds which block."""
+"""The paged KV cache: block pool, block tables, steps."""
 
 from .mutation import torch
 
@@ -22,7 +22,7 @@ CACHE = (
         HISTORIES,
     ),
     torch(
-        "copied pages kept",
+        "copied pages not released",
         TABLES,
         "self.pool.release([source for source, _ in taken.copies])",
         "pass",
@@ -37,23 +37,29 @@ CACHE = (
         "        self.commit(taken)\n        return taken\n\n    def commit",
         HISTORIES,
     ),
-    torch("a prefix whole", TABLES, "len(tokens) - 1))", "len(tokens)))", HISTORIES),
     torch(
-        "keys without history",
+        "cached prefix up to the last token",
+        TABLES,
+        "len(tokens) - 1))",
+        "len(tokens)))",
+        HISTORIES,
+    ),
+    torch(
+        "page keys without history",
         TABLES,
         "hashlib.sha256(key + page.tobytes())",
         "hashlib.sha256(page.tobytes())",
         HISTORIES,
     ),
     torch(
-        "a fork publishes",
+        "fork publishes pages",
         TABLES,
         "Seq(seq.length, seq.blocks)",
         "Seq(seq.length, seq.blocks, seq.keys)",
         HISTORIES,
     ),
     torch(
-        "a truncated sequence publishes",
+        "truncated sequence publishes pages",
         TABLES,
         "del seq.blocks[kept:], seq.keys[:]",
         "del seq.blocks[kept:]",
@@ -81,14 +87,14 @@ CACHE = (
         HISTORIES,
     ),
     torch(
-        "the window's pages not counted as free",
+        "pages before the window not counted as free",
         TABLES,
         "self.pool.num_free + self._freed_by_releasing(dead)",
         "self.pool.num_free",
         HISTORIES,
     ),
     torch(
-        "some blocks where not all can be had",
+        "allocation of one block more than free",
         POOL,
         "if n > self.num_free:",
         "if n > self.num_free + 1:",
@@ -99,35 +105,35 @@ CACHE = (
         POOL,
         "if times > self._refs[block]:",
         "if self._refs[block] == 0:",
-        "cache/test_block_pool.py::test_what_is_wrong_is_refused_and_changes_nothing[*]",
+        "cache/test_block_pool.py::test_bad_calls_raise_and_change_nothing[*]",
     ),
     torch(
-        "the youngest prefix evicted",
+        "newest prefix evicted first",
         POOL,
         "popitem(last=False)",
         "popitem(last=True)",
-        "cache/test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
+        "cache/test_block_pool.py::test_cached_blocks_are_evicted_oldest_first",
     ),
     torch(
         "evicted blocks still found",
         POOL,
         "del self._block_of[self._key_of.pop(block)]\n        return block",
         "return block",
-        "cache/test_block_pool.py::test_cached_blocks_are_found_until_they_are_needed_oldest_first",
+        "cache/test_block_pool.py::test_cached_blocks_are_evicted_oldest_first",
     ),
     torch(
         "old slots left in the buffer",
         STEP,
         "self.slot_mapping[total : self._filled] = -1",
         "pass",
-        "cache/test_paged_kv_cache.py::test_a_captured_graph_reads_the_numbers_of_the_open_step",
+        "cache/test_paged_kv_cache.py::test_a_captured_graph_reads_the_metadata_of_the_open_step",
     ),
     torch(
-        "block ids not looked at",
+        "block ids not checked",
         STEP,
         "if table.size and not",
         "if False and not",
-        "cache/test_paged_kv_cache_errors.py::test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel",
+        "cache/test_paged_kv_cache_errors.py::test_a_block_table_with_invalid_ids_reaches_no_kernel",
     ),
     torch(
         "scales not copied",
@@ -137,17 +143,17 @@ CACHE = (
         "cache/test_paged_kv_cache.py::test_copies_on_write_carry_the_scales",
     ),
     torch(
-        "a window that masks nothing",
+        "window without a mask",
         KV_CACHE,
         "(*variants, sliding_window(self.window))",
         "(*variants, causal_mask())",
         "cache/test_paged_kv_cache.py::test_a_window_costs_no_more_blocks_than_it_sees[*]",
     ),
     torch(
-        "commits what has failed",
+        "failed step committed",
         KV_CACHE,
         "commit if kind is None else",
         "commit if True else",
-        "cache/test_paged_kv_cache.py::test_a_step_that_raises_never_was",
+        "cache/test_paged_kv_cache.py::test_a_step_that_raises_is_undone",
     ),
 )

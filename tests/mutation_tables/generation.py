@@ -1,4 +1,4 @@
-"""Continuing prompts."""
+"""Generation: decoding, sampling, speculative decoding."""
 
 from .mutation import table
 
@@ -35,7 +35,7 @@ GENERATION = table(
             "speculative.py::test_verify_keeps_the_distribution_of_the_target[1]",
         ),
         (
-            "a rejected draft replaced by a sample of p",
+            "rejected draft replaced by a sample of p",
             "sampling",
             "torch.where(rest.sum() > 0, rest, p_row)",
             "p_row",
@@ -56,7 +56,7 @@ GENERATION = table(
             "sampling.py::test_distribution",
         ),
         (
-            "a random number on the edge of a token",
+            "random number equal to a cumulative sum",
             "sampling",
             "<= u[:, None]",
             "< u[:, None]",
@@ -77,7 +77,7 @@ GENERATION = table(
             "greedy.py::test_dropout_is_off_meanwhile",
         ),
         (
-            "a prompt computed for every sequence",
+            "prompt computed for every sequence",
             "decoder",
             "self.cached[sequence] = self.cache.fork(self.cached[first])",
             "self.cached[sequence] = self.cache.new(); self.predict_last([sequence], [[]])",

@@ -1,4 +1,4 @@
-"""Weights of transformers."""
+"""Loading and saving weights of Hugging Face transformers."""
 
 from .mutation import table
 
@@ -7,35 +7,35 @@ PRETRAINED = table(
     "integrations/test_hugging_face.py::test_{}",
     (
         (
-            "the gate and what it gates exchanged",
+            "gate and up swapped",
             "families/llama",
             '"mlp.gate_proj mlp.up_proj"',
             '"mlp.up_proj mlp.gate_proj"',
             "outputs[llama]",
         ),
         (
-            "the two norms of a layer exchanged",
+            "norms of a layer swapped",
             "families/bert",
             '"attention_norm": "attention.output.LayerNorm"',
             '"attention_norm": "output.LayerNorm"',
             "round_trip[bert]",
         ),
         (
-            "weights (in, out) not turned",
+            "weights (in, out) not transposed",
             "families/gpt2",
             r'transposed=r"\.c_\w+\.weight$"',
             r'transposed=r"\.c_attn\.weight$"',
             "outputs[gpt2]",
         ),
         (
-            "the other gelu",
+            "erf for tanh, gelu_new",
             "families/shared",
             '"gelu_new": "gelu_tanh"',
             '"gelu_new": "gelu"',
             "outputs[gpt2]",
         ),
         (
-            "a window of one key more",
+            "window one key too long",
             "families/llama",
             "None if window is None else window - 1",
             "window",
@@ -56,14 +56,14 @@ PRETRAINED = table(
             "outputs[llama-one-kv-head]",
         ),
         (
-            "scaled positions taken for plain ones",
+            "rope_scaling ignored",
             "families/llama",
             '"rotary_scaling": _rotary_scaling(rope),',
             '"rotary_scaling": None,',
             "outputs[llama-3.1]",
         ),
         (
-            "unknown scalings of positions let through",
+            "unknown rope_scaling let through",
             "families/llama",
             "if kind not in _ROPE_TYPES or given != set(fields.values()):",
             "if False:",
@@ -84,21 +84,21 @@ PRETRAINED = table(
             "every_wrong_key_is_listed",
         ),
         (
-            "weights that are tied and differ",
+            "tied weights that differ let through",
             "pretrained",
             "not torch.equal(theirs[copy], theirs[key])",
             "False",
             "every_wrong_key_is_listed",
         ),
         (
-            "what is written shares memory",
+            "exported weights share memory",
             "pretrained",
             "part.clone(memory_format=torch.contiguous_format)",
             "part",
             "round_trip[gpt2]",
         ),
         (
-            "options that transformers lacks not written down",
+            "options that transformers lacks not checked",
             "pretrained",
             "if fields[k] not in known",
             "if False",

@@ -1,4 +1,4 @@
-"""Cross-entropy, and that of a linear layer."""
+"""Cross-entropy and linear cross-entropy."""
 
 from .mutation import OPS, Mutation, torch
 
@@ -29,7 +29,7 @@ LOSSES = (
         cross_entropy("adversarial_logits[*rising-*float32-interpreted]"),
     ),
     Mutation(
-        "cross-entropy's gaps not moved to the new maximum",
+        "cross-entropy's smoothing sum not shifted",
         LOSS,
         "gaps += w_sum * (anchor_new - anchor) +",
         "gaps +=",
@@ -57,7 +57,7 @@ LOSSES = (
         cross_entropy("options[none-0.0-plain-interpreted]"),
     ),
     Mutation(
-        "cross-entropy takes the statistics of a sum that rounds",
+        "cross-entropy stores log_z as one number",
         LOSS,
         """    tl.store(stats_ptr + 2 * row, anchor)
     tl.store(stats_ptr + 2 * row + 1, log_sum)""",
@@ -66,25 +66,25 @@ LOSSES = (
         cross_entropy("probabilities_of_large_logits_keep_their_digits[interpreted]"),
     ),
     Mutation(
-        "cross-entropy reads the logit of any target",
+        "cross-entropy reads logits out of range",
         LOSS,
         "x_t = tl.load(logits_ptr + target, mask=valid, other=0.0)",
         "x_t = tl.load(logits_ptr + target)",
-        cross_entropy("a_target_that_is_no_class[0.0-1099511627776-interpreted]"),
+        cross_entropy("target_out_of_range[0.0-1099511627776-interpreted]"),
     ),
     Mutation(
-        "cross-entropy takes a target that is no class for an ignored one",
+        "cross-entropy ignores targets out of range",
         LOSS,
         'loss = tl.where(valid, loss, tl.where(counts, float("nan"), 0.0))',
         "loss = tl.where(valid, loss, 0.0)",
-        cross_entropy("a_target_that_is_no_class[0.0--1-interpreted]"),
+        cross_entropy("target_out_of_range[0.0--1-interpreted]"),
     ),
     Mutation(
-        "cross-entropy gives a target that is no class a gradient",
+        "cross-entropy: gradient where out of range",
         LOSS,
         'dx = tl.where(valid, dx, tl.where(counts, float("nan"), 0.0))',
         "dx = tl.where(counts, dx, 0.0)",
-        cross_entropy("a_target_that_is_no_class[0.0--1-interpreted]"),
+        cross_entropy("target_out_of_range[0.0--1-interpreted]"),
     ),
     Mutation(
         "cross-entropy counts ignored rows in the mean",
@@ -101,7 +101,7 @@ LOSSES = (
         cross_entropy("the_logits_stay_as_they_are[interpreted]"),
     ),
     Mutation(
-        "chunks: the kernel's gradient not asked for",
+        "chunks: backward kernel not launched",
         f"{OPS}loss/triton_backend.py",
         "backward(grad, logits, target, weight, stats, ignore_index, label_smoothing, logits)",
         "pass",
@@ -122,7 +122,7 @@ LOSSES = (
         linear_cross_entropy("options[sum-0.1-float32-torch]"),
     ),
     torch(
-        "chunks: upstream gradient of a number ignored",
+        "chunks: upstream gradient of scalar ignored",
         LINEAR_LOSS,
         "torch.mul(x.to(grad.dtype), grad, out=",
         "torch.mul(x.to(grad.dtype), 1.0, out=",
@@ -150,25 +150,25 @@ LOSSES = (
         linear_cross_entropy("logits_are_rounded_once"),
     ),
     torch(
-        "chunks: held gradients scaled in place",
+        "chunks: saved gradients scaled in place",
         LINEAR_LOSS,
         "return torch.mul(x.to(grad.dtype), grad, out=x.new_empty(x.shape, dtype=dtype))",
         "return x.mul_(grad).clone()",
         linear_cross_entropy("backward_twice_and_the_same_every_time[sum-torch]"),
     ),
     torch(
-        "chunks: one chunk of everything",
+        "chunks: one chunk for all tokens",
         "fused_attention/tuning.py",
         "return min(1024, max(256, dim))",
         "return 1 << 30",
-        linear_cross_entropy("peak_memory_is_a_fraction_of_the_pairs"),
+        linear_cross_entropy("peak_memory_is_a_fraction_of_separate_calls"),
     ),
     torch(
-        "chunks: zeros made for gradients that are held",
+        "chunks: zeros allocated for saved gradients",
         LINEAR_LOSS,
         "    ctx.set_materialize_grads(False)",
         "    pass",
-        linear_cross_entropy("gradients_held_cost_their_own_size_once_more"),
+        linear_cross_entropy("backward_allocates_only_what_it_returns"),
     ),
     torch(
         "chunks: a second derivative of zero",
@@ -179,17 +179,17 @@ LOSSES = (
         linear_cross_entropy("second_derivatives_are_refused[sum-torch]"),
     ),
     torch(
-        "chunks: gradients that nobody wants",
+        "chunks: gradients computed under no_grad",
         LINEAR_LOSS,
         "torch.is_grad_enabled() and x is not None and x.requires_grad",
         "x is not None",
-        linear_cross_entropy("without_gradients_nothing_is_held[torch]"),
+        linear_cross_entropy("no_grad_computes_no_gradients[torch]"),
     ),
     torch(
-        "chunks: a mean over nothing has a gradient",
+        "chunks: mean over no target has a gradient",
         f"{OPS}loss/reduction.py",
         "torch.where(some, total / weights.where(some, 1), total.detach() / weights)",
         "total / weights",
-        linear_cross_entropy("nothing_counts[torch]"),
+        linear_cross_entropy("every_target_ignored[torch]"),
     ),
 )

@@ -14,14 +14,14 @@ MODELS = table(
             "backends.py::test_agreement[gpt-alibi-pre-sdpa]",
         ),
         (
-            "the switch does nothing",
+            "backend switch does nothing",
             "model",
             "module.backend = backend",
             "pass",
             "backends.py::test_switching",
         ),
         (
-            "the residual not passed on",
+            "residual not passed on",
             "block",
             "return layer(x, **options), residual",
             "return layer(x, **options), x",
@@ -42,35 +42,35 @@ MODELS = table(
             "literature.py::test_t5_buckets[True]",
         ),
         (
-            "a distance too few",
+            "relative distances one off",
             "transformer_xl",
             "return F.pad(x, (1, 0)).reshape(*x.shape[:2], keys + 1, rows)[:, :, 1:]",
             "return F.pad(x, (0, 1)).reshape(*x.shape[:2], keys + 1, rows)[:, :, :-1]",
             "masking.py::test_relative_scores_against_the_formula",
         ),
         (
-            "the memory not detached",
+            "memory not detached",
             "transformer_xl",
             "self.length) :].detach())",
             "self.length) :])",
             "masking.py::test_segments_see_what_one_long_segment_sees[True]",
         ),
         (
-            "a memory that is not normalized",
+            "memory not normalized",
             "transformer_xl",
             "past = norm(past)[0]",
             "pass",
             "masking.py::test_segments_see_what_one_long_segment_sees[True]",
         ),
         (
-            "a memory of what was normalized already",
+            "memory normalized twice",
             "transformer_xl",
             "total if self.prenorm else x)",
             "norm(x, residual)[0] if self.prenorm else x)",
             "masking.py::test_segments_see_what_one_long_segment_sees[True]",
         ),
         (
-            "a causal stack that sees the future",
+            "causal stack sees the future",
             "stack",
             "(causal(),) if self.causal else ()",
             "()",
@@ -84,7 +84,7 @@ MODELS = table(
             "masking.py::test_padded_sources_do_not_leak[fused]",
         ),
         (
-            "ragged tokens numbered from the first",
+            "positions not restarted in packed sequences",
             "stack",
             "position_ids = step.positions",
             "position_ids = torch.arange(x.shape[-2], device=x.device)",
@@ -98,7 +98,7 @@ MODELS = table(
             "errors.py::test_half_precision_keeps_exact_tables",
         ),
         (
-            "the dropout of the layers for that of the embeddings",
+            "dropout of layers applied to embeddings",
             "stack",
             "nn.Dropout(config.dropout if dropout is None else dropout)",
             "nn.Dropout(config.dropout)",
@@ -117,7 +117,7 @@ OBJECTIVES = tuple(
     torch(name, "fused_attention/objectives.py", old, new, f"models/test_training.py::test_{test}")
     for name, old, new, test in (
         (
-            "every masked token a mask",
+            "every corrupted token replaced by mask_id",
             "fate < 0.8, self.mask_id",
             "fate < 1.0, self.mask_id",
             "masked_tokens",

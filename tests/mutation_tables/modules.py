@@ -5,7 +5,7 @@ from .mutation import torch
 LAYERS = "fused_attention/modules/"
 MODULES = (
     torch(
-        "the up half of a gated MLP activated",
+        "up activated, MLP",
         f"{LAYERS}mlp.py",
         "*h.chunk(2, -1)",
         "*h.chunk(2, -1)[::-1]",
@@ -19,28 +19,28 @@ MODULES = (
         "modules/test_modules.py::test_dropout_before_the_sum_in_training_only[*]",
     ),
     torch(
-        "a stream that begins with what was normalized",
+        "norm without residual returns it normalized",
         f"{LAYERS}norm.py",
         "return (normed, x) if",
         "return (normed, normed) if",
-        "modules/test_modules.py::test_norm_of_a_stream_that_begins[*]",
+        "modules/test_modules.py::test_norm_without_a_residual[*]",
     ),
     torch(
-        "a padding mask taken for its opposite",
+        "padding mask inverted",
         f"{LAYERS}multihead_attention.py",
         "~m if m.dtype == torch.bool else m for m in masks",
         "m for m in masks",
         "modules/test_modules.py::test_multihead_attention[*-padding-*]",
     ),
     torch(
-        "the causal hint not followed",
+        "is_causal ignored",
         f"{LAYERS}multihead_attention.py",
         'variants += [causal("top_left")] if hinted else []',
         "variants += []",
-        "modules/test_modules.py::test_the_causal_hint_needs_its_mask_and_then_holds",
+        "modules/test_modules.py::test_is_causal_needs_the_causal_mask",
     ),
     torch(
-        "weights of a query that sees nothing",
+        "weights of a fully masked query",
         f"{LAYERS}multihead_attention.py",
         ".softmax(-1).masked_fill(empty, 0)",
         ".softmax(-1)",

@@ -1,4 +1,4 @@
-"""One place where the code is broken, and the test that must notice."""
+"""A mutation: one change that breaks the code, and the test that must fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OPS = "fused_attention/ops/"
 
 
 class Mutation(NamedTuple):
-    """``old`` occurs once in ``file``; ``test`` is below tests/, * in it standing for anything."""
+    """``old`` occurs once in ``file``; ``test`` is an id below tests/, where * matches any text."""
 
     name: str
     file: str
@@ -19,9 +19,9 @@ class Mutation(NamedTuple):
 
 
 def table(file: str, test: str, rows: tuple) -> tuple[Mutation, ...]:
-    """Rows of (name, what is in place of {} in ``file``, old, new, the same in ``test``).
+    """Mutations of rows (name, text for {} in ``file``, old, new, text for {} in ``test``).
 
-    Their tests need no interpreter.
+    Their tests run without TRITON_INTERPRET.
     """
     return tuple(
         torch(name, file.format(part), old, new, test.format(found))
@@ -30,5 +30,5 @@ def table(file: str, test: str, rows: tuple) -> tuple[Mutation, ...]:
 
 
 def torch(*fields: str) -> Mutation:
-    """A mutation whose test needs no interpreter."""
+    """A mutation whose test runs without TRITON_INTERPRET."""
     return Mutation(*fields, interpreted=False)

@@ -33,14 +33,14 @@ NORMS = (
         op("outputs_and_gradients", "layer_norm"),
     ),
     Mutation(
-        "tiles merged without what lies between their means",
+        "variances merged without the means' distance",
         NORM,
         "            squares += start_n * share * apart * apart\n",
         "",
         op("outputs_and_gradients", "layer_norm"),
     ),
     Mutation(
-        "the mean of constant rows rounded",
+        "mean of constant rows rounded",
         NORM,
         'tl.where(tl.abs(pivot) < float("inf"), pivot, 0.0)',
         "pivot * 0.0",
@@ -75,7 +75,7 @@ NORMS = (
         norm("sums_over_rows_are_fp32[interpreted]"),
     ),
     Mutation(
-        "a program's share of rows cut short",
+        "only the first rows of a program summed",
         NORM,
         "    step = tl.num_programs(0) * BLOCK_M\n",
         "    step = tl.num_programs(0) * BLOCK_M + num_rows\n",
@@ -96,18 +96,18 @@ NORMS = (
         op("outputs_and_gradients", "layer_norm"),
     ),
     Mutation(
-        "dropout mask not drawn again",
+        "dropout not applied in backward",
         NORM,
         "dx = _dropped(dh, seed_ptr, rows,",
         "dx = _dropped(dh, None, rows,",
         op("outputs_and_gradients", "add_layer_norm_dropout"),
     ),
     Mutation(
-        "another mask in every tile of a long row",
+        "dropout mask repeated in every tile of a row",
         NORM,
         "seed_ptr, zero, zero, rows, start_n,",
         "seed_ptr, zero, zero, rows, 0,",
-        norm("kernels_drop_what_the_torch_path_drops[5120]"),
+        norm("both_backends_drop_the_same[5120]"),
     ),
     Mutation(
         "gradient of the sum dropped",
@@ -128,7 +128,7 @@ NORMS = (
         NORM,
         "        h = round_to(h, sum_ptr.dtype.element_ty).to(tl.float32)\n",
         "",
-        norm("what_is_normalised_is_the_sum_as_it_is_returned[add_layer_norm-interpreted]"),
+        norm("the_norm_is_of_the_rounded_sum[add_layer_norm-interpreted]"),
     ),
     Mutation(
         "a weight read as if contiguous",
@@ -138,7 +138,7 @@ NORMS = (
         op("any_strides", "columns_apart-layer_norm"),
     ),
     torch(
-        "another mask on the torch path",
+        "other dropout mask, torch",
         f"{OPS}norm/torch_backend.py",
         "kept = philox.keep(seed, 0, 0, row, column, dropout_p)",
         "kept = philox.keep(seed, 0, 1, row, column, dropout_p)",
@@ -149,10 +149,10 @@ NORMS = (
         f"{OPS}backend.py",
         "triton = uses_triton(*tensors) and all(",
         "triton = all(",
-        op("operators_compute_where_aten_serves", "layer_norm", "torch"),
+        op("operators_compute_without_triton", "layer_norm", "torch"),
     ),
     torch(
-        "a fake in another layout",
+        "fake in another layout",
         f"{OPS}norm/operators.py",
         "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centered)",
         "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centered)",

@@ -1,4 +1,4 @@
-"""Attention over pages, and what writes them."""
+"""Paged attention, and the kernels that write the paged KV cache."""
 
 from .mutation import OPS, Mutation, torch
 
@@ -32,7 +32,7 @@ PAGED = (
         "    bounds = _split_bounds(",
         "    lo, hi, full_lo, full_hi = bounds\n"
         "    bounds = _split_bounds((0 * lo, hi, full_lo, full_hi), BLOCK_N)  # (",
-        paged("pages_out_of_sight_are_not_read[1-interpreted]"),
+        paged("pages_before_the_window_are_not_read[1-interpreted]"),
     ),
     Mutation(
         "a tile in the middle of a page read from its start",
@@ -56,14 +56,14 @@ PAGED = (
         paged("output_and_lse[interpreted-decode-*]"),
     ),
     Mutation(
-        "heads of a group and tokens mixed up",
+        "heads of a group and tokens swapped",
         ATTENTION_PAGED,
         "offs_m = start_m + offs_r // GROUP_SIZE",
         "offs_m = start_m + offs_r % TOKENS",
         paged("output_and_lse[interpreted-group_2-*]"),
     ),
     Mutation(
-        "rows beyond the last whole group kept",
+        "rows beyond the last full group kept",
         ATTENTION_PAGED,
         "exists = (offs_r < TOKENS * GROUP_SIZE) & (offs_m < seqlen_q)",
         "exists = offs_m < seqlen_q",
@@ -74,7 +74,7 @@ PAGED = (
         ATTENTION_PAGED,
         "// TOKENS + middle <= tile",
         "// TOKENS + middle < tile",
-        paged("the_bound_on_queries_changes_nothing[1000-interpreted]"),
+        paged("max_seqlen_q_changes_nothing[1000-interpreted]"),
     ),
     Mutation(
         "bounds of the first head for the group",
@@ -84,14 +84,14 @@ PAGED = (
         paged("bounds_may_differ_among_the_heads_of_a_group[1-interpreted]"),
     ),
     Mutation(
-        "lengths trusted beyond the table",
+        "lengths not cut to the block table",
         ATTENTION_PAGED,
         "tl.minimum(tl.load(seq_lens_ptr + off_b), max_blocks * PAGE_SIZE)",
         "tl.load(seq_lens_ptr + off_b)",
         paged("lengths_beyond_the_table_are_cut"),
     ),
     Mutation(
-        "shares of splits overlap",
+        "splits overlap",
         ATTENTION_PAGED,
         "split_hi = tl.minimum(split_lo + share * BLOCK, end * BLOCK)",
         "split_hi = tl.minimum(split_lo + (share + 1) * BLOCK, end * BLOCK)",
@@ -105,7 +105,7 @@ PAGED = (
         paged("splits_agree[several-interpreted]"),
     ),
     Mutation(
-        "splits that saw nothing give NaN",
+        "empty splits give NaN",
         ATTENTION_PAGED,
         'most = tl.where(most == float("-inf"), 0.0, most)',
         "most = most",
@@ -140,7 +140,7 @@ PAGED = (
         append("quantized_numbers_are_the_nearest[int8-interpreted]"),
     ),
     Mutation(
-        "too large a number wraps around",
+        "int8 wraps around instead of saturating",
         "kernels/paged_cache.py",
         "tl.minimum(tl.maximum(x, -LARGEST), LARGEST)",
         "tl.maximum(x, -LARGEST)",
@@ -161,25 +161,25 @@ PAGED = (
         append("blocks_are_copied[*interpreted]"),
     ),
     Mutation(
-        "LSE without the extra logit",
+        "LSE without the sink",
         f"{OPS}attention/sinks.py",
         "lse = torch.logaddexp(lse, logits)",
         "lse = lse + 0",
         case("sink"),
     ),
     torch(
-        "a sink one percent off",
+        "sink logit 1 % too large",
         f"{OPS}attention/sinks.py",
         "sink.type.sink_logit(sink.args).to(lse.dtype)",
         "sink.type.sink_logit(sink.args).to(lse.dtype) * 1.01",
         case("sink_window"),
     ),
     torch(
-        "a window's pages counted from the first gathered",
+        "pages of a window gathered to the front",
         PAGED_TORCH,
         "stored, into = kv[:, side], buffer[side, pages]",
         "stored, into = kv[:, side], buffer[side, : len(blocks)]",
-        paged("pages_out_of_sight_are_not_read[1-torch]"),
+        paged("pages_before_the_window_are_not_read[1-torch]"),
     ),
     torch(
         "all pages gathered, whatever the window",
@@ -189,35 +189,35 @@ PAGED = (
         paged("only_visible_pages_are_gathered"),
     ),
     torch(
-        "pages in place merged without their weights",
+        "in-place pages merged without their weights",
         DECODE_TORCH,
         "weights = (lse - most).exp()",
         "weights = torch.ones_like(lse)",
         paged("one_query_reads_its_pages_in_place[contexts-float32]"),
     ),
     torch(
-        "pages in place joined that are no neighbors",
+        "in-place pages joined if not consecutive",
         DECODE_TORCH,
         "blocks[page] == blocks[page - 1] + 1",
         "True",
         paged("one_query_reads_its_pages_in_place[contexts-float32]"),
     ),
     torch(
-        "pages in place read from the front of a window's first",
+        "in-place page read from before the window",
         DECODE_TORCH,
         "yield blocks[first], page - first, slice(start, stop)",
         "yield blocks[first], page - first, slice(0, stop)",
         paged("one_query_reads_its_pages_in_place[window-float32]"),
     ),
     torch(
-        "pages in place beyond the last key",
+        "in-place page read beyond the last key",
         DECODE_TORCH,
         "stop = min(page_size, start + hi - key)",
         "stop = page_size",
         paged("one_query_reads_its_pages_in_place[contexts-float32]"),
     ),
     torch(
-        "one query that is not shown all",
+        "mask not applied to a single query",
         PAGED_TORCH,
         "and full_lo <= lo and hi <= full_hi:",
         "and True:",
@@ -235,13 +235,13 @@ PAGED = (
         f"{OPS}paged/checks.py",
         "twice = used[1:] == used[:-1]",
         "twice = used[1:] == -1",
-        "ops/paged/test_paged_errors.py::test_slots_that_must_be_read_leave_the_cache_alone[*]",
+        "ops/paged/test_paged_errors.py::test_bad_slots_leave_the_cache_unchanged[*]",
     ),
     torch(
         "blocks outside the pool let through",
         f"{OPS}paged/checks.py",
         "outside = owned & ((block_table < 0) | (block_table >= num_blocks))",
         "outside = owned & ((block_table < 0) | (block_table > num_blocks))",
-        "ops/paged/test_paged_errors.py::test_metadata_that_must_be_read[outside]",
+        "ops/paged/test_paged_errors.py::test_bad_metadata[outside]",
     ),
 )

@@ -1,4 +1,4 @@
-"""Activations, gated units and rotary embedding."""
+"""Activations, gated linear units and rotary embedding."""
 
 from .mutation import OPS, Mutation, torch
 
@@ -20,24 +20,24 @@ POINTWISE = (
         ACTIVATIONS,
         'elif KIND == "tanh":\n        gate, _ = _sigmoids(_twice_u(x))',
         'elif KIND == "tanh":\n        gate, _ = _normal(x)',
-        "ops/activation/test_gelu.py::test_the_approximations_are_told_apart[interpreted]",
+        "ops/activation/test_gelu.py::test_approximate_selects_erf_or_tanh[interpreted]",
     ),
     Mutation(
-        "the slope of erf for that of tanh",
+        "derivative of erf for that of tanh",
         ACTIVATIONS,
         '    if KIND == "none":\n        gate, e = _normal(x)',
         '    if KIND != "silu":\n        gate, e = _normal(x)',
         outputs("gelu_tanh"),
     ),
     Mutation(
-        "a tail that cancels",
+        "tail of GELU by cancellation",
         ACTIVATIONS,
         "tl.where(x < 0, tail, 1.0 - tail), e",
         "tl.where(x < 0, 1.0 - (1.0 - tail), 1.0 - tail), e",
         "ops/activation/test_gelu.py::test_tails_are_accurate_relative_to_themselves[none-interpreted]",
     ),
     Mutation(
-        "a slope that overflows",
+        "derivative of tanh overflows",
         ACTIVATIONS,
         "tl.where(x > 32.0, 32.0, tl.where(x < -32.0, -32.0, x))",
         "x",
@@ -65,7 +65,7 @@ POINTWISE = (
         "ops/activation/test_gelu.py::test_layouts_are_those_of_torch[channels_last-gelu-interpreted]",
     ),
     Mutation(
-        "results contiguous for any layout",
+        "contiguous results for any layout",
         f"{OPS}layout.py",
         "x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)",
         "x.new_empty(x.shape)",
@@ -130,21 +130,21 @@ def rotary(test: str) -> str:
 
 ROTARY = (
     torch(
-        "fast rotations slowed too",
+        "rotary scaling of high frequencies",
         f"{OPS}rotary/scaling.py",
         ".clamp(0, 1)",
         ".clamp(0, 0)",
         rotary("scaled_tables"),
     ),
     torch(
-        "slow rotations extrapolated",
+        "rotary extrapolation of low frequencies",
         f"{OPS}rotary/scaling.py",
         ".clamp(0, 1)",
         ".clamp(max=1)",
         rotary("scaled_tables"),
     ),
     Mutation(
-        "gradients turned forwards",
+        "rotary gradients rotated forward",
         f"{OPS}rotary/rotary.py",
         "ctx.interleaved, not ctx.inverse)",
         "ctx.interleaved, ctx.inverse)",
@@ -158,7 +158,7 @@ ROTARY = (
         rotary("values_and_gradients[default-10-interleaved-interpreted]"),
     ),
     Mutation(
-        "the rest of head_dim left out",
+        "columns beyond rotary_dim left out",
         ROTATE,
         "if rest else 0",
         "if False else 0",
@@ -193,7 +193,7 @@ ROTARY = (
         rotary("positions_outside_the_tables_read_nothing[halves-interpreted]"),
     ),
     torch(
-        "gradients turned forwards, torch",
+        "rotary gradients rotated forward, torch",
         ROTARY_TORCH,
         "_Rotation.apply(dy, cos, -sin,",
         "_Rotation.apply(dy, cos, sin,",
@@ -211,6 +211,6 @@ ROTARY = (
         f"{OPS}rotary/rotary.py",
         "angles = torch.outer(positions, frequencies)",
         "angles = torch.outer(positions.float(), frequencies.float()).double()",
-        rotary("tables_are_accurate_far_out"),
+        rotary("tables_are_accurate_at_large_positions"),
     ),
 )

@@ -1,4 +1,4 @@
-"""The training example, and the pictures of attention."""
+"""The training example, and the attention maps of `visualize`."""
 
 from .mutation import table, torch
 
@@ -35,21 +35,21 @@ TRAINING = table(
             "two_processes_learn_what_one_learns",
         ),
         (
-            "every process takes the first share",
+            "every process takes the same share",
             "training",
             "[group.rank :: group.count]",
             "[0 :: group.count]",
             "two_processes_learn_what_one_learns",
         ),
         (
-            "the loss of one part of a batch",
+            "loss of the last part of a batch only",
             "training",
             "total += loss.detach()",
             "total = loss.detach()",
             "parts_of_a_batch_add_up",
         ),
         (
-            "another configuration taken",
+            "checkpoint of another configuration loaded",
             "checkpoint",
             "    if differences:",
             "    if not found:",
@@ -61,13 +61,13 @@ VISUALIZE = tuple(
     torch(name, "fused_attention/visualize.py", old, new, f"models/test_visualize.py::test_{test}")
     for name, old, new, test in (
         (
-            "maps with dropout on",
+            "attention maps with dropout",
             "with evaluating(model), contextlib",
             "with contextlib",
             "the_model_is_left_as_it_was",
         ),
         (
-            "maps without the variants",
+            "attention maps without the variants",
             "reference.attention(q, k, v, variants, ",
             "reference.attention(q, k, v, ",
             "weights_give_the_output*[gpt]",
@@ -79,7 +79,7 @@ VISUALIZE = tuple(
             "the_model_is_left_as_it_was",
         ),
         (
-            "heads in the order of the model",
+            "heads sorted, not in the order selected",
             "weights[0, head]",
             "weights[0, sorted(columns)[list(columns).index(head)]]",
             "selected_layers_and_heads",

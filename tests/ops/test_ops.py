@@ -1,4 +1,4 @@
-"""Every fused op, from the one table of cases: numbers, and good manners as a PyTorch operator.
+"""Every fused op of the table of cases: values, strides, opcheck, compile, export.
 
 Seen failing on: a gradient that is a sum without its last row, a fake in another dtype, an operator
 that writes to its input, a buffer left unwritten, an op that is not traceable.
@@ -26,7 +26,7 @@ NOT_DIFFERENTIABLE = ("test_schema", "test_faketensor")
 
 
 def rows_of(device: str, hidden: int) -> int:
-    """Odd, and few where a program takes a millisecond."""
+    """An odd number of rows, small where interpreting a program takes a millisecond."""
     if device == "cuda":
         return 1031 if hidden <= 1024 else 131
     if runs_triton(device):
@@ -39,14 +39,14 @@ def problem_of(device: str, hidden: int, dtype=torch.float32) -> OpProblem:
 
 
 def dtypes_of(device: str, turn: int) -> tuple[torch.dtype, ...]:
-    """All of them; where Triton is interpreted they take turns."""
+    """All dtypes; where Triton is interpreted, one per case, in turn."""
     if device == "cuda":
         return FLOATS
     return (FLOATS[turn % len(FLOATS)],) if runs_triton(device) else (*FLOATS, torch.float64)
 
 
 def middle(case) -> tuple[int, ...]:
-    """A hidden size with a ragged end that fits in a block, and one that may not."""
+    """Two hidden sizes with a partial last block: one fits in a block, the other may not."""
     return case.sizes[len(case.sizes) // 2 - 2], case.sizes[-3]
 
 
@@ -64,7 +64,7 @@ def constant(x):
 
 
 def huge(x):
-    """As large as leaves squares, their sums and their products room."""
+    """As large as possible without overflow in squares, their sums and their products."""
     return x * torch.finfo(x.dtype).max ** 0.25
 
 
@@ -73,7 +73,7 @@ def tiny(x):
 
 
 def shifted(x):
-    """Far from zero, with little beside that."""
+    """A mean far from zero compared with the spread."""
     return x + 64
 
 
@@ -106,12 +106,12 @@ def test_results_are_the_same_every_time(device, case):
 
 
 def rows_apart(x):
-    """The same numbers, every row followed by a gap."""
+    """The same values, with a gap in memory after every row."""
     return torch.cat([x, torch.full_like(x, torch.nan)], -1)[..., : x.shape[-1]] if x.ndim else x
 
 
 def columns_apart(x):
-    """The same numbers, every second one of memory."""
+    """The same values, in every second element of memory."""
     return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
 
 
@@ -120,7 +120,7 @@ def column_major(x):
 
 
 def unaligned(x):
-    """The same numbers, one element off the start of an allocation."""
+    """The same values, one element after the start of an allocation."""
     return torch.cat([x.new_full((1,), torch.nan), x.flatten()])[1:].view(x.shape)
 
 
@@ -137,7 +137,7 @@ def test_any_strides(device, case, layout):
 @every_leg
 @every_case
 def test_expanded_gradients(device, case):
-    """As ``out.sum().backward()`` sends them: every stride zero."""
+    """Upstream gradients with all strides 0, as ``out.sum().backward()`` passes them."""
     question = ask(case, problem_of(device, middle(case)[0]))
     ones = tuple(torch.ones((), dtype=x.dtype).expand(x.shape) for x in question.upstream)
     check(Question(case, question.inputs, ones))
@@ -174,7 +174,7 @@ def test_opcheck(device, case, monkeypatch):
 @every_leg
 @every_case
 def test_autocast_ends_at_the_operators(device, case, monkeypatch):
-    """Inside them nothing is cast: the same arguments give the same bits."""
+    """Autocast is off inside the operators: the same arguments give the same bits."""
     for call in list(operators_called(monkeypatch, device, case)):
         results = []
         for enabled in (False, True):
@@ -195,8 +195,8 @@ def _is_floating(x):
 
 @every_leg
 @every_case
-def test_operators_compute_where_aten_serves(device, case, monkeypatch):
-    """An exported program may run on a machine without a GPU."""
+def test_operators_compute_without_triton(device, case, monkeypatch):
+    """Our operators also run without Triton, as an exported program on a CPU needs."""
     for dtype in dtypes_of(device, CASES.index(case)):
         if dtype != torch.float64:
             question = ask(case, problem_of(device, middle(case)[0], dtype))
@@ -227,7 +227,7 @@ def test_compile_without_graph_breaks(device, case, through_operators, monkeypat
         traced_through_operators(monkeypatch, device)
     torch._dynamo.reset()
     compiled = torch.compile(case.op, fullgraph=True, backend="aot_eager")
-    for more_rows in (0, 2):  # the second time their number is symbolic
+    for more_rows in (0, 2):  # the second time, the number of rows is symbolic
         rows, *problem = problem_of(device, middle(case)[0])
         question = ask(case, OpProblem(rows + more_rows, *problem))
         found, eager = evaluate(compiled, question), evaluate(case.op, question)

@@ -24,18 +24,18 @@ from ..helpers import op_budget
 from ..helpers.support import LEGS, name_of
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-# Samples are so small that torch may be exact by luck; exp and erf are series of some ten terms.
+# Samples are so small that torch may happen to be exact; exp and erf are series of about ten terms.
 SERIES = 16
 
 
 def first_of(function):
-    """Of a function that returns its statistics too, the output."""
+    """The function with only the first of its results: the output without the statistics."""
     return lambda *args, **kwargs: function(*args, **kwargs)[0]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A function of ours and the one of torch whose samples it is given."""
+    """A function of ours, and the torch function whose samples it is tested on."""
 
     ours: object
     theirs: object
@@ -61,7 +61,7 @@ MODULE_INFO = {module.name: module for module in module_db if module.name in MOD
 
 
 def over(names):
-    """Every name on every leg; the dtypes all, but one where Triton is interpreted."""
+    """Parametrize over leg, name and dtype; where Triton is interpreted, the first dtype only."""
     return pytest.mark.parametrize(
         "device, name, dtype",
         [
@@ -86,7 +86,7 @@ def drawn(samples, *args, **kwargs) -> list:
 
 
 def compare(name, ours, theirs, arguments):
-    """Ours within its budget of theirs in fp64; gradients flow where ``arguments`` want them."""
+    """Assert that ours is within the budget of theirs in fp64, with gradients of ``arguments``."""
     leaves, structure = tree_flatten(arguments)
     where = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
 
@@ -107,7 +107,7 @@ def compare(name, ours, theirs, arguments):
 
     inputs = tuple(leaves[i].detach() for i in where)
     outs = as_tuple(called(theirs)(*inputs))
-    if any(out.isnan().all() for out in outs):  # the mean over no target at all
+    if any(out.isnan().all() for out in outs):  # a mean over no target
         for out, found in zip(outs, as_tuple(called(ours)(*inputs)), strict=True):
             assert torch.equal(out.isnan(), found.isnan())
         return
@@ -136,7 +136,7 @@ def test_opinfo_samples(device, name, dtype):
 
 
 def refused(name, arguments) -> bool:
-    """Samples with a negative eps, for which torch returns NaN as soon as a row is constant."""
+    """Whether we reject the sample: eps is not positive, and torch gives NaN for constant rows."""
     (*_, last), kwargs = arguments
     eps = kwargs.get("eps", last if name == "native_layer_norm" else None)
     return isinstance(eps, float) and eps <= 0

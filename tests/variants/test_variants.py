@@ -1,7 +1,8 @@
-"""Every variant alone and in company, on every leg, and what `define_variant` promises.
+"""Every variant alone and composed with others, on every leg, and the checks of `define_variant`.
 
-Caught here (tests/mutations.py): an argument's gradient not summed over what was broadcast, hooks
-folded in the wrong order, by test_alone_and_in_company.
+Mutations caught here: an argument's gradient not summed over its broadcast dimensions, and hooks
+applied in the wrong order, by test_alone_and_composed; score gradients taken at the raw scores,
+by test_order_of_scores_matters_and_is_kept.
 """
 
 import math
@@ -34,14 +35,14 @@ SHAPE = Sizes(2, 2, 1, 33, 70, 8, 16)
 
 @every_leg
 @pytest.mark.parametrize("stack", [*PARTS, *COMPANY])
-def test_alone_and_in_company(device, stack):
-    """Output, LSE and all gradients, those of slopes, biases and a user's own argument too."""
+def test_alone_and_composed(device, stack):
+    """Output, LSE and all gradients, including those of slopes, biases and custom arguments."""
     budget.check(inputs.make(SHAPE, torch.float32, device, stack=stack))
 
 
 @every_leg
 def test_order_of_scores_matters_and_is_kept(device):
-    """softcap(bias(s)) is not bias(softcap(s)), and each is what the reference makes of it."""
+    """softcap(bias(s)) differs from bias(softcap(s)), and each agrees with the reference."""
     outs = [
         budget.check(inputs.make(SHAPE, torch.float32, device, stack=stack))["out"]
         for stack in ("bias_heads+bend+softcap", "bend+bias_heads+softcap", "softcap+bend")
@@ -50,14 +51,14 @@ def test_order_of_scores_matters_and_is_kept(device):
 
 
 @every_leg
-def test_masks_come_last_wherever_they_stand(device):
-    """A capped -inf would be -cap: masks apply to finite scores, after every score."""
+def test_masks_apply_after_all_scores(device):
+    """Masks apply after all scores, wherever they stand: softcap would turn -inf into -cap."""
     q, k, v = (torch.randn(1, 1, n, 16, device=device) for n in (5, 40, 40))
     masks_first = (fa.sliding_window(2), fa.softcap(1.0))
     first = fa.attention(q, k, v, masks_first)
     assert torch.equal(first, fa.attention(q, k, v, masks_first[::-1]))
     torch.testing.assert_close(first, fa.reference.attention(q, k, v, masks_first[::-1]).out)
-    v[:, :, :33] = 1e6  # keys that no window reaches: the rows stand at 35 to 39
+    v[:, :, :33] = 1e6  # keys outside every window: the rows are at positions 35 to 39
     assert torch.equal(first, fa.attention(q, k, v, masks_first))
 
 
@@ -69,7 +70,7 @@ def test_one_variant_is_a_stack_of_one(device):
 
 @every_leg
 def test_the_same_argument_twice(device):
-    """Its gradient is the sum over its uses."""
+    """The gradient of a tensor that two variants share is the sum over both."""
     q, k, v = (torch.randn(1, 2, 9, 8, device=device) for _ in range(3))
     bias = torch.randn(1, 2, 9, 9, device=device)
     once = (2 * bias).requires_grad_()
@@ -81,8 +82,8 @@ def test_the_same_argument_twice(device):
 
 @every_leg
 @pytest.mark.parametrize("name", ["lengths", "mask", "ids"])
-def test_arguments_with_gaps_and_without_size(device, name):
-    """int32 lengths, a step through memory, a mask of one row: strides are heeded."""
+def test_strided_and_broadcast_arguments(device, name):
+    """Strided lengths in int32, a transposed mask, strided ids: each as its contiguous copy."""
     q, k, v = (torch.randn(2, 2, n, 8, device=device) for n in (20, 40, 40))
     if name == "lengths":
         tensor = torch.tensor([7, -1, 33, -1], device=device, dtype=torch.int32)[::2]
@@ -102,8 +103,8 @@ def test_arguments_with_gaps_and_without_size(device, name):
     torch.testing.assert_close(found, reference)
 
 
-def test_encoding_and_back():
-    """A stack survives as a string, tensors and floats: kinds, order, ints as ints."""
+def test_encoding_round_trip():
+    """A stack encoded as a string, tensors and floats decodes to equal variants and types."""
     slopes, lengths = torch.rand(2), torch.tensor([3, 4])
     stack = (
         fa.softcap(2.5),
@@ -128,8 +129,8 @@ def test_encoding_and_back():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tanh_is_fast", [True, False])
-def test_softcap_keeps_every_bit_by_either_formula(monkeypatch, dtype, tanh_is_fast):
-    """From where tanh is the identity to where it is one; the machine decides which is used."""
+def test_softcap_is_accurate_by_either_formula(monkeypatch, dtype, tanh_is_fast):
+    """Both formulas are accurate from tanh(x) = x to tanh(x) = 1; the CPU decides which is used."""
     monkeypatch.setattr(
         sys.modules["fused_attention.variants.softcap"], "_TANH_IS_FAST", tanh_is_fast
     )
@@ -144,7 +145,8 @@ def test_softcap_keeps_every_bit_by_either_formula(monkeypatch, dtype, tanh_is_f
 
 
 def test_alibi_slopes_are_the_papers():
-    """Powers of two: 2^(-8i/n).  In between: those of the power below, then every other above."""
+    """n a power of two: 2^(-8i/n).  Otherwise those of the power below n, then every other one of
+    the power above."""
     torch.testing.assert_close(fa.alibi_slopes(8), 2.0 ** -torch.arange(1.0, 9))
     torch.testing.assert_close(fa.alibi_slopes(16), 2.0 ** (-torch.arange(1.0, 17) / 2))
     odd = torch.tensor([2.0**-i for i in range(1, 9)] + [2.0 ** (-i / 2) for i in (1, 3, 5, 7)])
@@ -195,7 +197,7 @@ def test_incomplete_definitions_are_refused(hooks, message):
 
 
 def test_names_belong_to_modules():
-    """Defining anew is fine where it was defined (a notebook's cell), an error elsewhere."""
+    """The defining module may redefine a variant (as a notebook cell does); others may not."""
     kept = base._TYPES["test_stripes"]
     with pytest.raises(ValueError, match="'test_stripes' is already defined by module"):
         fa.define_variant("test_stripes", mask=_mask, torch_mask=_mask)

@@ -1,9 +1,9 @@
-"""GELU and bias GELU beyond what `test_ops` asks of every op.
+"""GELU and bias GELU: what `test_ops` does not test of every op.
 
 Seen failing on: erf for tanh and the reverse, the tail computed as 1 + erf, x² overflowing in the
-slope of tanh, results contiguous for channels last, a gradient read in another layout than x's,
-partial sums of the bias gradient in the input's dtype, the sum rounded before it is activated,
-partial sums of masked rows.
+derivative of tanh, contiguous results for channels-last inputs, a gradient read in another layout
+than x's, partial sums of the bias gradient in the input's dtype, the sum rounded before the
+activation, partial sums that include masked rows.
 """
 
 import math
@@ -30,7 +30,7 @@ def randn(*shape, dtype=torch.float32, device="cpu", seed=0):
 
 
 def exact(x, approximate):
-    """In fp64, with nothing cancelling for negative x."""
+    """GELU in fp64, by formulas without cancellation for negative x."""
     x = x.double()
     if approximate == "none":
         return x * torch.special.erfc(-x / math.sqrt(2)) / 2
@@ -64,10 +64,10 @@ def test_layouts_are_those_of_torch(device, name, layout):
 @on_triton
 @approximations
 def test_tails_are_accurate_relative_to_themselves(device, approximate):
-    """For negative x the result is an exponential exp(-E), whose E is made by rounded steps.
+    """For negative x the relative error is a few U times E, where the result decays as exp(-E).
 
-    Those are two in x²/2 and four in 2u, one more in the exponential's own, of U each, and there
-    are 16 that do not grow with E: the fitted polynomial, the quotient, approximate instructions.
+    Roundings proportional to E, of U each: two in x²/2 (erf) or four in 2u (tanh), and one in exp.
+    Another 16 U do not grow with E: the fitted polynomial, the quotient, approximate instructions.
     """
     x = torch.linspace(-13, -1, 4001).to(device)
     true = exact(x, approximate)
@@ -109,8 +109,8 @@ def test_nan_stays_where_it_is(device, approximate):
 
 
 @every_leg
-def test_the_approximations_are_told_apart(device):
-    """They differ by up to 5e-4; each is the one that was asked for, and exact the default."""
+def test_approximate_selects_erf_or_tanh(device):
+    """erf and tanh differ by up to 5e-4; the requested one is computed, and erf is the default."""
     x = torch.linspace(-4, 4, 801).to(device)
     bias = torch.zeros(801, device=device)
     gap = (exact(x, "none") - exact(x, "tanh")).abs().max()
@@ -129,10 +129,10 @@ def test_the_approximations_are_told_apart(device):
 @on_triton
 @pytest.mark.parametrize("columns", [3, 1500])
 def test_bias_gradient_is_summed_in_fp32(device, columns):
-    """Over several programs and a ragged last tile, of inputs in bf16.
+    """The sum runs over several programs and a partial last tile, of bf16 inputs.
 
-    The bias is fp32, so that only the sum rounds: at most log2 of the rows in a chain within a
-    tile, the tiles of a program and the programs one after another, U times what is added.
+    The bias is fp32, so only the sum rounds.  Its longest chain of additions has log2 of the rows
+    of a tile, then one per tile of a program, then one per program; each errs by U of the terms.
     """
     from fused_attention import tuning
 
@@ -155,7 +155,7 @@ def test_bias_gradient_is_summed_in_fp32(device, columns):
 
 @on_triton
 def test_programs_loop_over_their_share_of_the_rows(device, monkeypatch):
-    """The bias gradient does not depend on how many programs there are, but for rounding."""
+    """The bias gradient depends on the number of programs by rounding errors only."""
     from fused_attention import tuning
 
     x, bias = randn(39, 20, device=device), randn(20, device=device, seed=1).requires_grad_()
@@ -172,7 +172,7 @@ def test_programs_loop_over_their_share_of_the_rows(device, monkeypatch):
 
 @on_triton
 def test_the_sum_with_the_bias_is_not_rounded(device):
-    """In bf16, 2.015625 + 2^-8 is 2.015625, whose GELU rounds to another number than theirs."""
+    """In bf16, 2.015625 + 2^-8 rounds to 2.015625, whose GELU differs from that of the sum."""
     x = torch.full((4, 8), 2.015625, dtype=torch.bfloat16, device=device)
     bias = torch.full((8,), 2.0**-8, dtype=torch.bfloat16, device=device)
     expected = exact(x.double() + bias.double(), "none").to(torch.bfloat16)
@@ -192,7 +192,7 @@ def test_dtypes_are_promoted_as_torch_promotes_them(device, x_dtype, bias_dtype)
     assert [g.dtype for g in gradients] == [x_dtype, bias_dtype]
     error = (y - exact(x.double() + bias.double(), "none")).abs().max()
     roundings = 2 * 8 * torch.finfo(y.dtype).eps / 2  # of the sum and the result, both below 8
-    assert error <= 1.13 * roundings  # GELU's slope is at most that
+    assert error <= 1.13 * roundings  # the largest derivative of GELU
 
 
 @every_leg

@@ -1,4 +1,4 @@
-"""Gated linear units beyond what `test_ops` asks of every op.
+"""Gated linear units: what `test_ops` does not test of every op.
 
 Seen failing on: gate and up exchanged, halves copied before they are read, the gradient of up
 without the activation, the derivative of one activation for another's, a second launch.
@@ -29,7 +29,7 @@ def test_the_first_argument_is_activated(device, op):
 @ops
 @pytest.mark.parametrize("shape", [(6, 10), (2, 3, 10), (2, 1, 3, 10)])
 def test_halves_of_a_projection_are_read_in_place(device, op, shape, monkeypatch):
-    """Whatever their rows are called; and in one launch each way."""
+    """For any batch dimensions, with one launch forward and one backward."""
     from fused_attention.kernels import glu
 
     launched, launch = [], glu._launch

@@ -1,20 +1,19 @@
-"""`attention` against fp64, within the budget of tests/budget.py, on every leg.
+"""`attention` against fp64, within the budget of tests/helpers/budget.py, on every leg.
 
-Of the mutations of tests/mutation_tables, which `python -m tests.mutations` runs, these are
-caught here:
+Mutations caught here (`python -m tests.mutations` runs those in tests/mutation_tables):
 
     test_output_and_gradients     acc or l_i not rescaled; partial tiles not masked; wrong head of a
         group; strides swapped; dropout forgotten in a gradient; bf16 products left to the
-        interpreter; on the torch path gradients overwritten, additive masks or scores dropped,
-        bounds of one sequence used for all, bottom right handed to ATen's top left
-    test_score_gradients_of_half_...    delta made from the rounded output
+        interpreter; in the torch backend gradients overwritten, additive masks or scores dropped,
+        bounds of one sequence used for all, a bottom-right mask run as ATen's top-left one
+    test_score_gradients_of_half_...    delta computed from the rounded output
     test_gradient_through_lse_alone     the gradient of the LSE dropped, or left to ATen
     test_tile_sizes_do_not_matter       chunks not rescaled, dk overwritten
     test_dropout_drops_the_same_...     random bits that depend on the tile
-    test_bounds_only_save_work          a bound one too tight, a key too many held wholly seen
-    test_nan_in_padding_does_not_leak   V loaded beyond the keys there are
-    test_rows_with_nothing_to_attend    division by a sum of zero
-    test_bias_of_minus_infinity_masks   weights of empty rows
+    test_bounds_only_save_work          a bound too tight by one, a full block one key too long
+    test_nan_in_padding_does_not_leak   V loaded beyond the last key
+    test_fully_masked_rows              division by a sum of zero
+    test_bias_of_minus_infinity_masks   nonzero weights in fully masked rows
     test_causal_alignments_differ       top left for bottom right
     test_window_of_255_sees_256_keys    an end of the window left out
 """
@@ -48,8 +47,8 @@ def test_output_and_gradients(device, case, dtype):
 
 
 @every_leg
-def test_unwritten_memory_is_seen(device):
-    """The poison works: a result that nobody wrote is outside every budget."""
+def test_unwritten_memory_exceeds_the_budget(device):
+    """Poisoned memory works: an unwritten result exceeds every budget."""
     case = inputs.make(Sizes(1, 1, 1, 4, 4, 4, 4), torch.float32, device, lse=False)
 
     def lazy(q, k, v, variants):
@@ -78,12 +77,12 @@ def test_gradient_through_lse_alone(device, stack):
 @pytest.mark.parametrize("dropout_p", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
 def test_score_gradients_of_half_precision_sum_to_zero(dtype, dropout_p, keys):
-    """On the torch path: nothing changes where the same is added to all scores of a query.
+    """In the torch backend dbias sums to zero over keys: softmax ignores a constant per row.
 
-    Allowed is the error of ATen's LSE; that of a delta made from the rounded output is larger.
+    The allowed error is that of ATen's LSE; a delta computed from the rounded output errs by more.
     """
     case = inputs.make(Sizes(1, 2, 2, 40, keys, 16, 16), dtype)
-    bias = torch.zeros(1, 2, 40, keys, requires_grad=True)  # fp32, so that its gradient is
+    bias = torch.zeros(1, 2, 40, keys, requires_grad=True)  # fp32, for a gradient in fp32
     out = fa.attention(case.q, case.k, case.v, fa.bias(bias), dropout_p=dropout_p)
     (dbias,) = torch.autograd.grad(out, bias, case.do + 3)
     assert (dbias.sum(-1).abs() <= ATEN_HALF_EXP * dbias.abs().sum(-1)).all()
@@ -119,7 +118,7 @@ def test_tile_sizes_do_not_matter(device, tiles, case, monkeypatch):
 
 @every_leg
 def test_dropout_drops_the_same_weights_as_the_reference(device, monkeypatch):
-    """With v the identity the output is the weights: the zeros are where naive's are, exactly."""
+    """With v the identity the output is the weights: zeros are where the reference has them."""
     case = inputs.make(Sizes(2, 2, 2, 33, 40, 8, 40), torch.float32, device, stack="causal")
     case.v.copy_(torch.eye(40, device=device).expand_as(case.v))
     kept = []
@@ -139,9 +138,9 @@ def test_dropout_drops_the_same_weights_as_the_reference(device, monkeypatch):
     ["causal", "top_left", "window", "window_both", "key_padding", "prefix"],
 )
 def test_bounds_only_save_work(device, stack, rows, keys, monkeypatch):
-    """With bounds as without, the same results: what is skipped has weight zero.
+    """Results are within the budget with and without bounds: skipped keys have weight zero.
 
-    The lengths put tile edges on, before and behind the edges of the masks.
+    The lengths put tile edges on, before and after the edges of the masks.
     """
     _check_bounds(device, stack, Sizes(2, 1, 1, rows, keys, 16, 16), monkeypatch)
 
@@ -165,7 +164,7 @@ def _check_bounds(device, stack, shape, monkeypatch):
     list(zip(["key_padding", "alibi+causal+key_padding", "key_padding+bias"], FLOATS, strict=True)),
 )
 def test_nan_in_padding_does_not_leak(device, stack, dtype):
-    """Forward and all gradients are as if the padded slots held zeros; those of the slots are 0."""
+    """NaN in padded keys changes no result, and the gradients of padded keys are zero."""
     clean = inputs.make(Sizes(4, 2, 1, 17, 40, 16, 24), dtype, device, stack=stack)
     lengths = clean.tensors[inputs.stacks.names(stack).index("key_padding")]
     assert lengths.min() == 0 and lengths.max() == 40 and lengths.unique().numel() == 4
@@ -184,8 +183,8 @@ def test_nan_in_padding_does_not_leak(device, stack, dtype):
 
 
 @every_leg
-def test_rows_with_nothing_to_attend(device):
-    """Output 0, LSE -inf, zero gradients: no keys before the first, a length of 0, a mask."""
+def test_fully_masked_rows(device):
+    """Fully masked rows, by causal masking or a length of 0: output 0, LSE -inf, zero gradients."""
     length, q_len, k_len = 3, 70, 40
     q = torch.randn(2, 2, q_len, 16, device=device, requires_grad=True)
     k = torch.randn(2, 1, k_len, 16, device=device, requires_grad=True)
@@ -211,7 +210,7 @@ def test_rows_with_nothing_to_attend(device):
 
 @every_leg
 def test_bias_of_minus_infinity_masks(device):
-    """Some of a row, or all of it: as `mask` does, in every gradient."""
+    """A bias of -inf in part of a row or all of it equals `mask`, in every gradient."""
     seen = torch.rand(2, 1, 40, 70, device=device) < 0.5
     seen[0, :, 3:9], seen[1] = False, seen[1, :, :1]
     bias = torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)
@@ -246,8 +245,8 @@ def test_empty_sequences(device, stack, empty):
 
 @every_leg
 def test_causal_alignments_differ(device):
-    """Two queries, four keys.  Bottom right (flash-attn): the last query is the last key's, so row
-    0 sees three keys.  Top left (PyTorch's is_causal): the first is the first's, it sees one."""
+    """Two queries, four keys.  Bottom right (flash-attn) aligns the last query with the last key,
+    so row 0 sees three keys.  Top left (PyTorch's is_causal) aligns the first ones: it sees one."""
     q = torch.zeros(1, 1, 2, 16, device=device)
     k = torch.zeros(1, 1, 4, 16, device=device)
     v = torch.eye(4, device=device)[None, None]
@@ -264,7 +263,7 @@ def test_causal_alignments_differ(device):
 def test_window_of_255_sees_256_keys(device):
     q, k = torch.zeros(1, 1, 8, 16, device=device), torch.zeros(1, 1, 270, 16, device=device)
     v = torch.ones(1, 1, 270, 1, device=device)
-    v[:, :, [7, 8]] = 1025.0  # row i stands at 262 + i and sees the keys from 7 + i
+    v[:, :, [7, 8]] = 1025.0  # row i is at position 262 + i and sees the keys from 7 + i
     _, lse = fa.attention(q, k, v, fa.sliding_window(255), return_lse=True)
     torch.testing.assert_close(lse.exp(), torch.full_like(lse, 256))
     out = fa.attention(q, k, v, fa.sliding_window(255))[0, 0, :, 0].cpu()
@@ -277,7 +276,7 @@ def test_window_of_255_sees_256_keys(device):
 )
 @pytest.mark.parametrize("dropout_p", [0.0, 0.4])
 def test_gradcheck(stack, dropout_p):
-    """Against differences, through output and LSE, for q, k, v, slopes and biases."""
+    """Against finite differences, through output and LSE, for q, k, v, slopes and biases."""
     case = inputs.make(Sizes(2, 2, 1, 3, 4, 2, 3), torch.float64, stack=stack).double()
     tensors = [x for x in case.tensors if x is not None and x.is_floating_point()]
 
@@ -320,7 +319,7 @@ def test_autocast_follows_the_active_dtype(device, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_error_of_aten_exponential_in_half_precision(dtype):
-    """What rounding.ATEN_HALF_EXP allows; if this fails because ATen improved, remove that."""
+    """Justifies rounding.ATEN_HALF_EXP; if ATen improves so that this fails, remove both."""
     q, k = torch.zeros(1, 1, 1, 16, dtype=dtype), torch.zeros(1, 1, 64, 16, dtype=dtype)
     _, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, k)
     assert 1e-5 < (lse.double() - math.log(64)).abs().item() < ATEN_HALF_EXP

@@ -1,7 +1,7 @@
-"""The bounds of masks say which keys a tile of rows sees, and which all of it sees: exactly.
+"""The bounds of masks are exact: which keys any row of a tile sees, and which every row sees.
 
-One too tight is a wrong result (caught here: bounds off by one, in the kernels and in torch); one
-too loose is work for nothing.
+A bound too tight gives a wrong result (caught here: bounds off by one, in the kernels and in
+torch); a bound too loose wastes work.
 """
 
 import pytest
@@ -21,7 +21,7 @@ BOUNDED = ("causal", "top_left", "window", "window_both", "key_padding", "docume
 
 
 def _seen(variant, rows, keys):
-    """(B, M, N) of booleans by the torch mask."""
+    """The visible keys by the torch mask, booleans (B, M, N)."""
     b, _, row, kv_idx = (
         torch.arange(n).view([-1 if d == i else 1 for d in range(4)])
         for i, n in enumerate((2, 1, rows, keys))
@@ -71,7 +71,7 @@ def _bounds_kernel(
 @pytest.mark.parametrize("rows, keys", [(11, 19), (19, 11)])
 @pytest.mark.parametrize("stack", BOUNDED)
 def test_bounds_of_hooks_are_exact(device, stack, rows, keys):
-    """Of a tile of rows in keys, and of a tile of keys in rows."""
+    """The keys that a tile of rows sees, and the rows that see a tile of keys."""
     if stack == "document" and rows > keys:
         pytest.skip("documents have no more queries than keys")
     shape = Sizes(2, 1, 1, rows, keys, 8, 8)

@@ -1,4 +1,4 @@
-"""Bad input is refused by name, with what was expected and what was got, before anything runs."""
+"""Bad input to attention raises before anything runs, with the argument, expected and got."""
 
 import math
 
@@ -15,7 +15,7 @@ Q, KV = (2, 4, 5, 8), (2, 2, 7, 8)
 
 
 class NothingRuns(TorchDispatchMode):
-    """Fails as soon as PyTorch is asked to compute or allocate anything."""
+    """Fails at the first PyTorch operation, allocations included."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         raise AssertionError(f"{func} ran before the arguments were checked")
@@ -83,7 +83,7 @@ def _wrong_scalars():
 
 
 def _wrong_variants():
-    """Those that only show beside q and k."""
+    """Variants that are valid alone but do not fit q and k."""
     meta = {"device": "meta"}
     lengths = fa.key_padding(torch.tensor([1, 2, 3]))
     yield "lengths", lengths, ValueError, ["lengths", "(2,)", "(3,)"]
@@ -227,7 +227,7 @@ def test_double_backward():
 
 @pytest.mark.parametrize("through", ["jvp", "dual"])
 def test_forward_mode(through):
-    """A custom operator would return a tangent of zero."""
+    """It raises, where a custom operator alone would return a tangent of zero."""
     q, k, v = tensors()
     message = "forward-mode.*scaled_dot_product"
     if through == "jvp":

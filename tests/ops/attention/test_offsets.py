@@ -1,6 +1,6 @@
-"""Elements more than 2**31 from the first are found: offsets are 64 bits wide.
+"""Offsets are 64 bits wide: tensors may have elements more than 2**31 from the first.
 
-The storages are reserved, not filled: of their gigabytes only the pages that are touched exist.
+Their gigabytes are reserved address space; only pages that are touched use memory.
 """
 
 import math
@@ -21,9 +21,9 @@ FAR = 2**31
 
 @pytest.fixture
 def reserve(device):
-    """Memory of a dtype and a number of elements, of which only what is written takes up space.
+    """A function (dtype, count) that reserves memory; only the elements written use space.
 
-    As many as 32 bits can miss lie before it, so that a wrapped offset reads zeros.
+    2**31 elements of zeros lie before it, where an offset that wraps around would read.
     """
     held = []
 
@@ -50,7 +50,7 @@ def _view(memory, shape, strides):
 
 
 def _spread(x, reserve, dim, stride):
-    """The values of ``x`` with ``dim`` at ``stride``, itself below 2**31, the product not."""
+    """A copy of ``x`` with ``stride`` in ``dim``: below 2**31, but index · stride exceeds it."""
     assert stride < FAR < (x.shape[dim] - 1) * stride
     strides = [0, 0, 0, 1]
     step = x.shape[3]
@@ -79,7 +79,7 @@ def test_of_inputs(device, name, dim, stride, reserve):
 @pytest.mark.parametrize("kind", ["bias", "mask"])
 @pytest.mark.parametrize("dim", [2, 3])
 def test_of_arguments(device, kind, dim, reserve):
-    """A bias of rows far apart, and a transposed one, whose keys are."""
+    """A bias or mask with a large stride between rows, or between keys."""
     stride = 2**27 + 8
     q, k, v = (torch.randn(1, 1, 18, 8, device=device).half() for _ in range(3))
     near = torch.randn(18, 18, device=device).half()
@@ -94,7 +94,7 @@ def test_of_arguments(device, kind, dim, reserve):
 @every_leg
 @pytest.mark.parametrize("dim, stride", [(0, 3 * 2**29), (2, 2**27 + 8)])
 def test_of_pages(device, dim, stride, reserve):
-    """Blocks, or slots of a block, too far apart for 32 bits: written, and attended to."""
+    """Blocks, or slots of a block, too far apart for 32 bits, in paged append and attention."""
     shape, strides = (3, 2, 32, 1, 16), [1024, 512 if dim == 0 else 16, 16, 16, 1]
     strides[dim] = stride
     last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))

@@ -1,8 +1,8 @@
-"""Whatever is asked for, in any combination, is within the error budget.
+"""Any combination of options is within the error budget.
 
 Hypothesis draws shapes, strides, dtypes, kinds of input, stacks of variants, dropout and scale.
-Derandomized: every run tries the same examples, and so does a bisection.  The counts at the end
-are asserted, since an example that is filtered out is none.
+It is derandomized: every run tries the same examples, so that a failure can be bisected.  The tests
+assert how many examples ran, because filtered ones do not run.
 """
 
 import pytest
@@ -43,7 +43,7 @@ def problems(draw, most, head_dims, dtypes):
     if "document" in stack and shape.rows > shape.keys:
         shape = shape._replace(rows=shape.keys, keys=shape.rows)
     kinds = sorted(KINDS)
-    if "bend" in stack or "sink" in stack:  # s² leaves fp16's range, and exp's
+    if "bend" in stack or "sink" in stack:  # s² exceeds the range of fp16 and of exp
         kinds = ["normal", "constant", "tiny"]
     case = inputs.make(
         *(shape, draw(st.sampled_from(dtypes))),
@@ -61,7 +61,7 @@ def problems(draw, most, head_dims, dtypes):
 
 
 def explore(examples, strategy):
-    """Run `budget.check` on so many examples; returns how many were run."""
+    """Run `budget.check` on up to ``examples`` problems; returns how many were run."""
     count = 0
 
     @settings(
@@ -102,7 +102,7 @@ def test_interpreted(dtype, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_on_a_gpu(dtype, monkeypatch):
-    """Few head dims and no scale: each constant is a compilation."""
+    """With few head dims and no scale, because each new constant costs a compilation."""
     launches = Launches().watch(monkeypatch)
     problems_of = problems(most=130, head_dims=st.sampled_from([16, 64]), dtypes=[dtype])
     explore(10, problems_of.map(lambda problem: (_on_gpu(problem[0]), problem[1])))

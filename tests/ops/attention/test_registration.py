@@ -1,6 +1,6 @@
-"""The operators as PyTorch citizens: opcheck, compile, export, fake tensors, FLOPs, autocast.
+"""The attention operators in PyTorch: opcheck, compile, export, fake tensors, FLOPs, autocast.
 
-Every test runs twice: on the torch path, and marked ``interpreter`` on the Triton kernels.
+Every test runs twice: on the torch backend and, marked ``interpreter``, on the Triton backend.
 Seen failing on: a fake whose strides differ, a seed drawn inside the operator, a mutated input,
 an unregistered backward, autocast ignored, or still on inside an operator.
 """
@@ -120,7 +120,7 @@ def test_compile_without_graph_breaks(path, name, backend, dynamic):
         return fa.attention(q * 1.5, k, v, stack, return_lse=True)
 
     compiled = torch.compile(attend, fullgraph=True, backend=backend, dynamic=dynamic)
-    with torch._inductor.config.patch(force_disable_caches=True):  # it would not see our changes
+    with torch._inductor.config.patch(force_disable_caches=True):  # a cache ignores our changes
         found = gradients(compiled, tensors)
     for ours, eager in zip(found, gradients(attend, tensors), strict=True):
         torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-5)
@@ -211,7 +211,7 @@ def test_autocast_follows_the_active_dtype(path, dtype):
 
 @stacks
 def test_autocast_ends_at_the_operators(path, stack):
-    """Inside them, forward and backward, nothing is cast: fp32 operands give the same bits."""
+    """Autocast is off inside the operators, forward and backward: fp32 gives the same bits."""
     results = []
     for enabled in (False, True):
         q, k, v = inputs()
@@ -236,8 +236,8 @@ def test_autocast_takes_mixed_dtypes_and_leaves_fp64_alone(path, attend):
         attend(q, k.bfloat16(), v)
 
 
-def test_gradients_of_a_graph_kept_for_a_second_pass(path):
-    """Of q, and of one of the two tensors that variants take; the second pass is as the first."""
+def test_a_second_backward_through_a_retained_graph(path):
+    """Gradients of q and of one of two variant tensors; a second backward gives the same."""
     q, k, v = inputs()
     added = torch.linspace(-1, 1, 9).expand(1, 1, 1, 9).clone().requires_grad_()
     variants = (fa.alibi(fa.alibi_slopes(4)), fa.softcap(2.0), fa.bias(added), fa.causal())

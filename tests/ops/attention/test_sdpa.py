@@ -1,4 +1,4 @@
-"""`scaled_dot_product_attention` against torch's own, on torch's own samples and on more.
+"""`scaled_dot_product_attention` against torch's, on torch's own samples and others.
 
 Seen failing on: bottom-right for top-left, GQA heads interleaved instead of grouped, a boolean
 mask inverted, the mask's gradient dropped, the scale ignored.
@@ -20,7 +20,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 def naive(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ):
-    """The formula of torch's documentation, with zero where a row may attend to nothing."""
+    """The formula of torch's documentation, with zero output for fully masked rows."""
     if enable_gqa:
         group = query.shape[-3] // key.shape[-3]
         key, value = (x.repeat_interleave(group, -3) for x in (key, value))
@@ -55,10 +55,10 @@ def run(function, args, kwargs, dtype):
 
 
 def compare(*args, dtype, **kwargs):
-    """Ours is torch in fp64, to twice the error of the naive formula in ``dtype`` and a band.
+    """Compare ours with torch in fp64, within twice the error of `naive` in ``dtype`` and a band.
 
-    The band: outputs are rounded to ``dtype``, and the backward pass takes exp(score - lse) from
-    rounded scores, which moves a weight by their magnitude times the precision they are held in.
+    The band: outputs are rounded to ``dtype``, and the backward pass computes exp(score - lse)
+    from rounded scores, which changes a weight by their magnitude times their precision.
     """
     ours = run(fa.scaled_dot_product_attention, args, kwargs, dtype)
     plain = run(naive, args, kwargs, dtype)
@@ -189,7 +189,7 @@ def test_dropout_drops_that_fraction_and_keeps_the_mean():
     assert (fa.scaled_dot_product_attention(q, k, v, dropout_p=1.0) == 0).all()
 
 
-def test_mask_beside_is_causal_holds_too():
+def test_attn_mask_combines_with_is_causal():
     q, k, v = tensors((1, 2, 6, 8), (1, 2, 6, 8), (1, 2, 6, 8))
     mask = torch.rand(6, 6) > 0.3
     both = F.scaled_dot_product_attention(q, k, v, mask & torch.ones(6, 6).tril().bool())

@@ -1,4 +1,4 @@
-"""What `fa.sink` means, beyond the cases of tests/cases.py that hold it to the budget."""
+"""The attention sink `fa.sink`: its meaning; test_attention.py checks its error budget."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def tensors(device="cpu", dtype=torch.float32):
 
 @every_leg
 def test_a_sink_is_a_key_whose_value_is_zero(device):
-    """A further key, orthogonal to all, with the logit for a bias and nothing for a value."""
+    """A sink equals one more key of zeros, with the logit as its bias and a value of zero."""
     q, k, v, logits = tensors(device)
     out, lse = fa.attention(q, k, v, fa.sink(logits), return_lse=True)
     longer = [torch.cat([x, torch.zeros_like(x[:, :, :1])], 2) for x in (k, v)]

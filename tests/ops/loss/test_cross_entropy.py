@@ -1,12 +1,12 @@
-"""`cross_entropy` against torch's own: numbers, torch's own samples, targets that are no class.
+"""`cross_entropy` against torch's: values, torch's own samples, targets out of range.
 
-The table of cases in `test_ops` covers the plain loss and the weighted, smoothed one; here are the
-rest of torch's signature, adversarial logits, and which calls the kernels serve.
+`test_ops` covers the plain loss and the weighted, smoothed one; this file covers the rest of
+torch's signature, adversarial logits, and which calls use the kernels.
 
 Seen failing on: no maximum subtracted, no rescale of the running sum, ignored rows counted in the
-mean, the smoothing term or its share of the gradient dropped, the upstream gradient ignored,
-log_z kept as one number, the last block not masked, a target's logit read unmasked, the logits
-overwritten by their gradient.
+mean, the smoothing term or its part of the gradient dropped, the upstream gradient ignored, log_z
+stored as one number, the last block not masked, the logit of a target out of range read, the
+logits overwritten by their gradient.
 """
 
 import math
@@ -30,7 +30,7 @@ from ...helpers.op_calls import recorded
 from ...helpers.support import every_leg, poisoned, runs_triton
 from ..attention.test_errors import NothingRuns
 
-LOGITS = (6, 130)  # three blocks where Triton is interpreted, the last ragged
+LOGITS = (6, 130)  # three blocks where Triton is interpreted, the last one partial
 
 
 def logits_and_targets(problem: OpProblem, ignore=IGNORED):
@@ -88,12 +88,12 @@ def large_and_constant(x):
 
 
 def rising(x):
-    """The maximum is always in the last block."""
+    """Logits rise along a row, so that every block has a new maximum."""
     return torch.arange(x.shape[1], device=x.device, dtype=x.dtype).expand(x.shape) * 8
 
 
 def sure(x):
-    """The target has nearly all of the probability: what is left of the gradient is tiny."""
+    """The target has nearly all the probability, so that its gradient is tiny."""
     x = x.clone()
     rows = torch.arange(len(x), device=x.device)
     x[rows, rows * 7 % x.shape[1]] = 30
@@ -101,7 +101,7 @@ def sure(x):
 
 
 def forbidden(x):
-    """Many classes, among them the first two blocks of a row, are impossible."""
+    """Many logits are -inf, among them the first two blocks of a row."""
     x = x.clone()
     x[:, 1::3] = -math.inf
     x[1, :128] = -math.inf
@@ -121,7 +121,7 @@ def test_adversarial_logits(device, dtype, bend, smoothing, monkeypatch):
 
 @every_leg
 def test_probabilities_of_large_logits_keep_their_digits(device, monkeypatch):
-    """log_z as one fp32 number would be off by half a thousandth beside logits of 10,000."""
+    """With logits of 10,000, log_z as one fp32 number would err by 0.0005."""
     logits = torch.full(LOGITS, 1e4, device=device, requires_grad=True)
     with recorded(monkeypatch, device):
         loss = fa.cross_entropy(logits, torch.zeros(LOGITS[0], dtype=torch.long, device=device))
@@ -133,7 +133,7 @@ def test_probabilities_of_large_logits_keep_their_digits(device, monkeypatch):
 
 @every_leg
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_impossible_classes(device, smoothing, monkeypatch):
+def test_logits_of_minus_infinity(device, smoothing, monkeypatch):
     asked = question(device, bend=forbidden, reduction="none", label_smoothing=smoothing)
     with recorded(monkeypatch, device):
         found = evaluate(asked.case.op, asked)
@@ -144,8 +144,8 @@ def test_impossible_classes(device, smoothing, monkeypatch):
 
 
 @every_leg
-def test_rows_that_are_impossible_or_not_numbers(device, monkeypatch):
-    """-inf throughout, +inf, NaN: NaN, as torch's; the rows beside them are untouched."""
+def test_rows_of_infinity_and_nan(device, monkeypatch):
+    """A row of -inf, or with +inf or NaN, gives NaN as in torch, and only in that row."""
     logits = OpProblem(4, 130, torch.float32, device).normal(4, 130)
     logits[0], logits[1, 100], logits[2, 100] = -math.inf, math.inf, math.nan
     target = torch.tensor([1, 2, 3, 4], device=device)
@@ -183,8 +183,8 @@ def test_ignored_rows_are_not_read(device, monkeypatch):
 
 @every_leg
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-def test_nothing_counts(device, weighted, monkeypatch):
-    """The mean over no rows is NaN, its gradient zero; the sum is zero."""
+def test_every_target_ignored(device, weighted, monkeypatch):
+    """If every target is ignored, the mean is NaN with a gradient of zero, and the sum is 0."""
     logits = torch.randn(3, 5, device=device)
     target = torch.full((3,), IGNORED, device=device)
     for reduction in ("mean", "sum", "none"):
@@ -203,8 +203,8 @@ def test_nothing_counts(device, weighted, monkeypatch):
 @every_leg
 @pytest.mark.parametrize("wrong", [130, -1, -101, 2**40, -(2**40)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_target_that_is_no_class(device, wrong, smoothing, monkeypatch):
-    """An IndexError on the CPU; in the kernels NaN for its row, and only for its row."""
+def test_target_out_of_range(device, wrong, smoothing, monkeypatch):
+    """It raises IndexError on the CPU; the kernels return NaN in its row and no other."""
     logits, target = logits_and_targets(OpProblem(*LOGITS, torch.float32, device))
     right = target.clone()
     target[1] = wrong
@@ -254,7 +254,7 @@ SHAPES = {
 @every_leg
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_shapes_and_what_serves_them(device, name, reduction, monkeypatch):
+def test_shapes_and_which_use_the_kernels(device, name, reduction, monkeypatch):
     shape, served = SHAPES[name]
     logits = torch.randn(shape, device=device)
     if name == "classes_last":
@@ -283,7 +283,7 @@ def test_shapes_and_what_serves_them(device, name, reduction, monkeypatch):
     ],
     ids=["fp64", "classes_apart", "probabilities"],
 )
-def test_torchs_own_serves_the_rest(device, change):
+def test_other_calls_use_torchs(device, change):
     x, t, w = change(
         torch.randn(4, 9, device=device),
         torch.arange(4, device=device),
@@ -302,8 +302,8 @@ def test_class_weights_have_no_gradient(device):
 
 
 @every_leg
-def test_one_row_with_a_target_of_one(device, monkeypatch):
-    """Torch takes it, though it has no gradient for it."""
+def test_one_row_with_a_target_of_shape_one(device, monkeypatch):
+    """Logits (C,) with a target (1,): torch accepts this forward, though its backward fails."""
     logits, target = torch.randn(9, device=device), torch.tensor([3], device=device)
     for reduction in ("none", "mean"):
         with recorded(monkeypatch, device):
@@ -313,7 +313,7 @@ def test_one_row_with_a_target_of_one(device, monkeypatch):
 
 
 @every_leg
-def test_bytes_are_class_indices_too(device, monkeypatch):
+def test_uint8_targets(device, monkeypatch):
     logits = torch.randn(3, 300, device=device)
     target = torch.tensor([0, 255, 156], dtype=torch.uint8, device=device)
     with recorded(monkeypatch, device):
@@ -344,7 +344,7 @@ MODULE = next(module for module in module_db if module.name == "nn.CrossEntropyL
 
 
 def agree(args, kwargs):
-    """Value and gradient of the input are torch's."""
+    """Assert that the loss and the gradient of the input agree with torch's."""
     results = []
     for function in (fa.cross_entropy, F.cross_entropy):
         x = args[0].detach().clone().requires_grad_()
@@ -434,7 +434,7 @@ def test_a_weight_of_another_dtype(device):
 @every_leg
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_autocast(device, weighted, monkeypatch):
-    """fp32 loss from half-precision logits, exactly that of their fp32 copy."""
+    """The loss of half-precision logits is in fp32 and equals that of their fp32 copy."""
     logits, target = logits_and_targets(OpProblem(*LOGITS, torch.bfloat16, device))
     results = []
     for function in (fa.cross_entropy, F.cross_entropy):
@@ -462,8 +462,8 @@ def test_the_operators_on_pytorch_have_the_right_gradient(smoothing, monkeypatch
     torch.testing.assert_close(losses(logits), expected)
 
 
-def test_the_mean_divides_by_nothing_read_out_of_bounds():
+def test_the_mean_reads_no_class_weight_out_of_bounds():
     weight = torch.tensor([1.0, 2.0, 4.0])
     target = torch.tensor([2, 0, IGNORED, 2**40, -7])
     divisor = _total_weight(target, weight, IGNORED)
-    assert divisor == 4 + 1 + 4 + 1  # what stands for the last two is of no consequence
+    assert divisor == 4 + 1 + 4 + 1  # the last two count as some valid class

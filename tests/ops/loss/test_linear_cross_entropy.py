@@ -1,11 +1,11 @@
-"""`linear_cross_entropy` against a linear layer and torch's loss: numbers, memory, and manners.
+"""`linear_cross_entropy` against a linear layer and torch's loss: values, memory, autograd.
 
-The table of cases in `test_ops` covers the plain mean and the weighted, smoothed losses; here is
-what follows from working in chunks and from computing gradients ahead of backward.
+`test_ops` covers the plain mean and the weighted, smoothed losses; this file covers what follows
+from working in chunks and from computing gradients during the forward pass.
 
 Seen failing on: the upstream gradient ignored, the last chunk left out, the weight's gradient
-summed in bf16, ignored rows counted in the mean, held gradients scaled in place, all logits held,
-gradients computed that nobody wants, a second derivative of zero.
+summed in bf16, ignored rows counted in the mean, saved gradients scaled in place, all logits saved,
+gradients computed that are not needed, a second derivative of zero.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ from ...helpers.op_budget import ask, check
 from ...helpers.support import every_leg, name_of, poisoned, runs_triton
 from ..attention.test_errors import NothingRuns
 
-TOKENS, DIM, VOCABULARY = 21, 6, 70  # three chunks of 8, the last ragged
+TOKENS, DIM, VOCABULARY = 21, 6, 70  # three chunks of 8, the last one partial
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -65,7 +65,7 @@ def question(device, dtype=torch.float32, shape=(TOKENS, VOCABULARY), make=input
 
 
 def made(device="cpu", dtype=torch.float32, **wanted):
-    """Leaves; keywords that are False are frozen."""
+    """The inputs as leaves; ``hidden=False`` and so on freezes one."""
     *leaves, target = inputs(OpProblem(TOKENS, VOCABULARY, dtype, device))
     names = ("hidden", "weight", "bias")
     leaves = [
@@ -89,7 +89,7 @@ def test_edges_of_chunks(device, tokens):
 
 
 def summed_many_times(problem: OpProblem):
-    """Every chunk adds a little to a large sum, which bf16 would not notice."""
+    """Every chunk adds to a large sum an amount too small for bf16."""
     hidden = 1 + problem.normal(problem.rows, DIM) / 16
     weight = problem.normal(problem.hidden, DIM, stream=1) / 16
     target = torch.zeros(problem.rows, dtype=torch.long, device=problem.device)
@@ -107,7 +107,7 @@ def test_sums_over_chunks_are_fp32(device, reduction, monkeypatch):
 
 
 def test_half_precision_gradients_do_not_underflow():
-    """Computed ahead of backward, they do not yet have the loss scale that keeps fp16's alive."""
+    """The forward pass computes them before the loss scale of fp16 training is known."""
     hidden, weight, bias, target = made(dtype=torch.float16)
     scale = 2.0**15
     results = []
@@ -141,7 +141,7 @@ def test_class_weights(device, reduction):
 @every_leg
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("frozen", ["hidden", "weight", "bias"])
-def test_what_is_frozen_costs_nothing(device, frozen, reduction):
+def test_frozen_inputs_cost_nothing(device, frozen, reduction):
     results, flops = [], []
     for function in (ours, pair):
         *leaves, target = made(device, **{frozen: False})
@@ -156,7 +156,7 @@ def test_what_is_frozen_costs_nothing(device, frozen, reduction):
 
 
 @every_leg
-def test_without_gradients_nothing_is_held(device):
+def test_no_grad_computes_no_gradients(device):
     *leaves, target = made(device)
     expected = fa.linear_cross_entropy(*leaves[:2], target, leaves[2])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -207,7 +207,7 @@ def test_shapes(device, shape, reduction):
 
 
 @every_leg
-def test_nothing_counts(device):
+def test_every_target_ignored(device):
     results = []
     for function in (ours, pair):
         *leaves, target = made(device)
@@ -219,7 +219,7 @@ def test_nothing_counts(device):
 
 @every_leg
 @pytest.mark.parametrize("wrong", [VOCABULARY, -1, 2**40])
-def test_a_target_that_is_no_class(device, wrong):
+def test_target_out_of_range(device, wrong):
     *leaves, target = made(device)
     target[9] = wrong
     if device == "cpu":
@@ -258,7 +258,7 @@ def test_autocast(device, reduction):
 
 
 def test_logits_are_rounded_once():
-    """Bias and all, as in F.linear: fp32 losses of the same bf16 logits."""
+    """The bias is added before rounding, as in F.linear, so the bf16 logits are the same."""
     *leaves, target = made()
     with torch.autocast("cpu", torch.bfloat16):
         found, expected = (f(*leaves, target, reduction="none") for f in (ours, pair))
@@ -341,8 +341,8 @@ reads_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @reads_proc
-def test_peak_memory_is_a_fraction_of_the_pairs():
-    """Forward and backward, each in a process of its own: 4,096 tokens, 98 MB of logits."""
+def test_peak_memory_is_a_fraction_of_separate_calls():
+    """Forward and backward of each function in its own process: 4,096 tokens, 98 MB of logits."""
     peaks = {
         name: int(subprocess.check_output([sys.executable, "-c", MEASURE, name], text=True))
         for name in ("pair", "ours")
@@ -353,8 +353,8 @@ def test_peak_memory_is_a_fraction_of_the_pairs():
 
 
 @reads_proc
-def test_gradients_held_cost_their_own_size_once_more():
-    """Backward allocates what it returns, and nothing else of that size."""
+def test_backward_allocates_only_what_it_returns():
+    """Backward allocates the gradients that it returns and nothing else of that size."""
     hidden = torch.randn(16, 256, requires_grad=True)
     weight = torch.randn(20_000, 256, requires_grad=True)
     loss = fa.linear_cross_entropy(hidden, weight, torch.arange(16))

@@ -1,8 +1,8 @@
-"""LayerNorm and RMSNorm beyond what `test_ops` asks of every op.
+"""LayerNorm and RMSNorm: what `test_ops` does not test of every op.
 
 Seen failing on: statistics in the input's dtype, no mask in the variance, the residual's gradient
-dropped, a dropout mask not drawn again, partial sums in half precision, rows not merged in Chan's
-way, checks left out one by one.
+dropped, a dropout mask not regenerated in backward, partial sums in half precision, variances of
+tiles merged without Chan's correction, checks left out one by one.
 """
 
 import math
@@ -22,7 +22,7 @@ from ..attention.test_errors import check_refused
 
 NORMS = {"layer_norm": (fa.layer_norm, F.layer_norm), "rms_norm": (fa.rms_norm, F.rms_norm)}
 every_norm = pytest.mark.parametrize("fused, torch_norm", NORMS.values(), ids=NORMS)
-# Below and above the longest row that fits in a tile of the interpreter.
+# Sizes below and above the longest row that fits in a tile of the interpreter.
 HIDDEN = (7, 100, 5120)
 every_size = pytest.mark.parametrize("hidden", HIDDEN)
 
@@ -36,9 +36,9 @@ def normal(*shape, dtype=torch.float32, device="cpu", seed=0):
 @pytest.mark.parametrize("hidden", [*HIDDEN, 40000])
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
 def test_constant_rows_are_exactly_the_bias(device, hidden, dtype):
-    """The sum of so many equal numbers is rounded; the mean must not show it.
+    """The mean of a constant row is exact, although a sum of equal numbers rounds.
 
-    In half precision on the CPU the call is ATen's own, which does show it.
+    In half precision on the CPU the call is ATen's, whose mean is not exact.
     """
     x = torch.tensor([0.0, 0.1, -3.3, 1000.1], device=device).to(dtype)[:, None].expand(4, hidden)
     weight, bias = normal(2, hidden, dtype=dtype, device=device)
@@ -79,7 +79,7 @@ def test_nothing_to_normalize(device, fused, torch_norm, shape):
 
 @every_leg
 @every_norm
-def test_several_normalised_dimensions(device, fused, torch_norm):
+def test_several_normalized_dimensions(device, fused, torch_norm):
     x = normal(2, 3, 4, 5, device=device).transpose(0, 1).requires_grad_()
     weight = normal(4, 5, device=device).mT.contiguous().mT.requires_grad_()
     grad = normal(3, 2, 4, 5, device=device, seed=1)
@@ -96,7 +96,7 @@ def test_several_normalised_dimensions(device, fused, torch_norm):
 @every_norm
 @every_size
 def test_only_the_gradients_that_are_wanted(device, fused, torch_norm, hidden):
-    """As with frozen weights: x alone; and weight alone."""
+    """Gradients of x alone, as with frozen weights, and of the weight alone."""
     x, weight = normal(3, hidden, device=device), normal(hidden, device=device, seed=1)
     grad = normal(3, hidden, device=device, seed=2)
     for leaf in (x, weight):
@@ -112,7 +112,7 @@ def test_only_the_gradients_that_are_wanted(device, fused, torch_norm, hidden):
 @every_size
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
 def test_statistics_are_fp32(fused, torch_norm, hidden, dtype, monkeypatch):
-    """In half precision the mean of these rows would be off by up to a quarter."""
+    """In half precision the mean of these rows would err by up to 0.25."""
     x = (64 + normal(2, hidden, dtype=torch.float32)).to(dtype)
     with recorded(monkeypatch, "cpu") as calls:
         fused(x.requires_grad_(), (hidden,), eps=1e-5).sum().backward()
@@ -128,9 +128,9 @@ def test_statistics_are_fp32(fused, torch_norm, hidden, dtype, monkeypatch):
 
 @pytest.mark.parametrize("device", LEGS[1:])
 def test_sums_over_rows_are_fp32(device):
-    """Of numbers with eight bits, of which bf16 loses some at the third.
+    """The terms have eight bits, so a sum in bf16 would lose bits from the third term on.
 
-    On the CPU they are ATen's, which adds up rows in bf16: 512 is as far as it gets here.
+    The torch backend is left out: ATen sums rows in bf16 on the CPU, and its sum stops at 512.
     """
     rows, number = 1031, 1 + 2.0**-7
     x = normal(rows, 32, dtype=torch.bfloat16, device=device)
@@ -142,8 +142,8 @@ def test_sums_over_rows_are_fp32(device):
 
 @every_leg
 @pytest.mark.parametrize("add", [fa.add_layer_norm, fa.add_rms_norm])
-def test_what_is_normalised_is_the_sum_as_it_is_returned(device, add):
-    """Rounded, which here takes more from it than the tolerance."""
+def test_the_norm_is_of_the_rounded_sum(device, add):
+    """The norm is that of the rounded sum; the rounding exceeds the tolerance here."""
     x = normal(4, 100, dtype=torch.float16, device=device)
     normed, total = add(x, torch.full_like(x, 64), (100,))
     norm = fa.layer_norm if add is fa.add_layer_norm else fa.rms_norm
@@ -178,12 +178,12 @@ def test_dropout_drops_its_share_anew_each_time_and_follows_the_seed(device):
     assert torch.equal(add()[1], first) and not torch.equal(first, second)
     assert set(first.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
     share = (first == 0).double().mean().item()
-    assert abs(share - 0.3) < 4 * math.sqrt(0.3 * 0.7 / first.numel())  # four deviations
+    assert abs(share - 0.3) < 4 * math.sqrt(0.3 * 0.7 / first.numel())  # 4 standard deviations
 
 
 @pytest.mark.interpreter
 @every_size
-def test_kernels_drop_what_the_torch_path_drops(hidden, monkeypatch):
+def test_both_backends_drop_the_same(hidden, monkeypatch):
     x = torch.ones(3, hidden)
     torch.manual_seed(5)
     _, on_kernels = fa.add_layer_norm(x, 0 * x, (hidden,), dropout_p=0.5)
@@ -196,12 +196,12 @@ def test_kernels_drop_what_the_torch_path_drops(hidden, monkeypatch):
 @every_leg
 @pytest.mark.parametrize("used", ["normed", "sum", "both"])
 def test_gradients_through_either_output(device, used):
-    """x and residual receive what flows through the norm, the sum, or both."""
+    """x and residual receive the gradients through the norm, the sum, or both."""
     x, residual = (normal(4, 100, device=device, seed=s).requires_grad_() for s in (0, 1))
     weight = normal(100, device=device, seed=2).requires_grad_()
 
     def pick(outputs):
-        """A loss that only sees what is used: the other output has no gradient at all."""
+        """A loss of the outputs in use; the other one has no gradient at all."""
         up, down = normal(2, 4, 100, device=device, seed=3)
         terms = {"normed": [outputs[0] * up], "sum": [outputs[1] * down]}
         terms["both"] = terms["normed"] + terms["sum"]
@@ -299,7 +299,7 @@ WRONG_ADD = {
 
 
 def refused(call, error, words):
-    """As `check_refused`, where the exception may be of a subclass."""
+    """Like `check_refused`, but the exception may be a subclass of ``error``."""
     with pytest.raises(error) as caught:
         call()
     check_refused(call, type(caught.value), words)
@@ -330,8 +330,8 @@ def test_bad_input_of_sums(add, wrong):
     refused(lambda: add(SMALL, residual, (4,), **options), error, words)
 
 
-def test_autograd_of_the_torch_path():
-    """Where ATen serves: gradcheck, double backward and forward mode, as PyTorch has them."""
+def test_autograd_of_the_torch_backend():
+    """Where ATen is used, gradcheck, double backward and forward mode work as in PyTorch."""
     x, residual = (normal(3, 5, dtype=torch.float64, seed=s).requires_grad_() for s in (0, 1))
     weight = normal(5, dtype=torch.float64, seed=2).requires_grad_()
 

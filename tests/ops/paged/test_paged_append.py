@@ -1,11 +1,12 @@
-"""`paged_append` and `copy_blocks`: what is written, where, and that nothing else is.
+"""`paged_append` and `copy_blocks`: what they write, where, and that they write nothing else.
 
-Of the mutations of tests/mutation_tables these are caught here:
+Mutations caught here (`python -m tests.mutations` runs those in tests/mutation_tables):
 
-    test_tokens_land_in_their_slots     keys for values; a slot's block and offset mixed up
+    test_tokens_land_in_their_slots     k and v swapped; block and offset of a slot swapped; a token
+        without a slot stored
     test_quantized_numbers_are_the_...  rounding to the wrong number; no saturation
     test_scales_fit_each_token          scales written beside their slot
-    test_blocks_are_copied              source and destination mixed up; a block's end left out
+    test_blocks_are_copied              source and destination swapped; the end of a block left out
 """
 
 import math
@@ -32,7 +33,7 @@ def dequantized(x, scales):
 
 
 def raw(x):
-    """Comparable bit for bit, NaN included."""
+    """The bits as integers, so that NaN compares equal."""
     return x.contiguous().view(torch.uint8)
 
 
@@ -53,7 +54,7 @@ def pool(num_blocks, page_size, heads, dim, dtype, device, filler=math.nan):
     ids=str,
 )
 def test_tokens_land_in_their_slots(device, dtype, storage, heads, dim, page_size):
-    """And nothing else changes: every other slot keeps its NaN, bit for bit."""
+    """Tokens are written to their slots, and every other slot keeps its NaN bitwise."""
     k, v = tokens(5, heads, dim, dtype, device)
     kv = pool(4, page_size, heads, dim, storage, device)
     expected = kv.clone()
@@ -84,7 +85,7 @@ def test_tokens_and_caches_of_any_strides(device):
 @every_leg
 @EIGHT_BITS
 def test_quantized_numbers_are_the_nearest(device, storage):
-    """Half a step at most, ties to even, and what is too large saturates."""
+    """Rounding errs by at most half a step, ties go to even, and large numbers saturate."""
     most = LARGEST[storage]
     steps = torch.arange(-most * 4, most * 4 + 1) / 4  # every tie of int8, many of e4m3
     tiny = torch.arange(-80, 81) * 2.0**-11  # around e4m3's subnormals, ties included
@@ -103,7 +104,7 @@ def test_quantized_numbers_are_the_nearest(device, storage):
 @every_leg
 @EIGHT_BITS
 def test_scales_fit_each_token(device, storage):
-    """A head's largest number is the dtype's; the error is half a step of it."""
+    """The scale maps a head's largest number to the dtype's; errors are half a step at most."""
     k, v = tokens(3, 5, 80, torch.float16, device)
     k[1, 2] = 0
     v[2, 4] *= 2.0**-10
@@ -124,7 +125,7 @@ def test_scales_fit_each_token(device, storage):
 @every_leg
 @EIGHT_BITS
 def test_rows_of_zeros_and_of_nan(device, storage):
-    """Zeros come back as zeros; a NaN as NaN, in all of its head and nowhere else."""
+    """Zeros stay zeros; a NaN turns its token's whole head into NaN and nothing else."""
     k, v = tokens(1, 2, 16, device=device)
     k[0, 0] = 0
     v[0, 1, 3] = math.nan
@@ -137,7 +138,7 @@ def test_rows_of_zeros_and_of_nan(device, storage):
 
 
 def half_step(x, scales, storage):
-    """The most by which a number errs when stored: half the distance of its neighbors."""
+    """The largest error of a stored number: half the distance between its neighbors."""
     if storage == torch.int8:
         error = (scales / 2)[..., None].expand_as(x)
     else:
@@ -148,15 +149,15 @@ def half_step(x, scales, storage):
 @every_leg
 @EIGHT_BITS
 def test_attention_to_quantized_tokens_within_its_budget(device, storage):
-    """Against what was never quantized: the stated budget of 8-bit storage.
+    """Attention to a quantized cache against attention to the original keys and values.
 
-    Let a number err by ε when stored (half a step, above).  The score of query i and key j then
-    errs by at most Δ = scale Σ_d |q_id| ε_jd, the weights by a factor of at most exp(2 max_j Δ), so
+    Let ε be the error of a stored number (`half_step`).  Then the score of query i and key j errs
+    by at most Δ = scale Σ_d |q_id| ε_jd, and a weight by a factor of at most exp(2 max_j Δ), so
 
         |lse - exact| <= max_j Δ
         |out - exact| <= exp(2 max_j Δ) Σ_j w_j ε_jd + (exp(2 max_j Δ) - 1) Σ_j w_j |v_jd|
 
-    beside the budget of attention to what is stored.
+    in addition to the budget of attention to the stored values.
     """
     lens = ((2, 40), (1, 17))
     case = PagedCase(lens, 4, 2, 64, storage=storage, scaling="token")

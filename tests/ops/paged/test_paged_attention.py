@@ -1,14 +1,15 @@
 """`paged_attention` against the dense fp64 reference, within the budget, on every leg.
 
-Every slot that no sequence owns holds NaN, the last pages' ends included.  Of the mutations of
-tests/mutation_tables these are caught here:
+Every slot that no sequence owns holds NaN, including the ends of last pages.  Mutations caught here
+(`python -m tests.mutations` runs those in tests/mutation_tables):
 
     test_output_and_lse             a tile that starts in the wrong page or block; heads of a group
         mixed up; rows beyond the group kept; V loaded beyond the last key; scales forgotten
     test_every_context              the last page cut wrongly
-    test_splits_agree               empty splits weighed; partial results not rescaled
-    test_physical_blocks_...        results that depend on where blocks lie
-    test_pages_out_of_sight_...     bounds forgotten, on either path
+    test_splits_agree               splits that overlap; NaN from empty splits; partial results not
+        rescaled
+    test_physical_blocks_...        results that depend on the order of blocks
+    test_pages_before_the_...       pages outside the bounds read, in either backend
     test_bounds_may_differ_...      bounds of a group's first head used for all
 """
 
@@ -90,7 +91,7 @@ def test_output_and_lse(device, case, dtype):
 
 @every_leg
 def test_every_context(device):
-    """Contexts of 0 to 4 pages and one key, with none, one and several queries."""
+    """Context lengths from 0 to 4 pages and one key, with 0, 1 or 3 queries."""
     lens = tuple((n % 3 + (n % 3 == 2), n) for n in range(66))
     paged.check(paged.make(PagedCase(lens, 2, 1, 16), torch.float32, device))
 
@@ -130,8 +131,8 @@ def test_physical_blocks_change_no_bit(device, num_splits):
 
 @every_leg
 @pytest.mark.parametrize("most", [None, 20, 1000])
-def test_the_bound_on_queries_changes_nothing(device, most):
-    """Unknown, tight or generous: tiles are found by a search, or one for each sequence."""
+def test_max_seqlen_q_changes_nothing(device, most):
+    """An unknown, tight or loose max_seqlen_q: it selects how programs find their tile."""
     paged.check(paged.make(PagedCase(MIXED), torch.float32, device), max_seqlen_q=most)
     decode = paged.make(PagedCase(DECODE), torch.float32, device)
     paged.check(decode, max_seqlen_q=None if most is None else max(1, most // 20))
@@ -139,8 +140,8 @@ def test_the_bound_on_queries_changes_nothing(device, most):
 
 @every_leg
 @pytest.mark.parametrize("num_splits", [1, 4])
-def test_pages_out_of_sight_are_not_read(device, num_splits):
-    """A window may give back the blocks it has left behind."""
+def test_pages_before_the_window_are_not_read(device, num_splits):
+    """Pages before the window are not read, so that the cache may release their blocks."""
     case = PagedCase(((1, 97), (4, 70)), 2, 1, stack="causal+window")
     problem = paged.make(case, torch.float32, device)
     expected = paged.check(problem, num_splits=num_splits)
@@ -166,7 +167,7 @@ IN_PLACE = {
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.float64], ids=name_of)
 @pytest.mark.parametrize("case", IN_PLACE.values(), ids=IN_PLACE)
 def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
-    """Nothing is gathered, and neighbors among the blocks, read in one call, change no bit."""
+    """Nothing is gathered, and consecutive blocks, read in one call, give the same bits."""
     monkeypatch.setattr(torch_decode, "_BYTES_A_CALL", 0)
     monkeypatch.setattr(torch_backend, "_gather", None)
     problem = paged.make(case, dtype)
@@ -177,8 +178,8 @@ def test_one_query_reads_its_pages_in_place(case, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize(("stack", "calls"), [("causal", 2), ("causal+window", 3)])
-def test_neighboring_pages_are_one_call(stack, calls, monkeypatch):
-    """97 keys are six whole pages and one key; the last 21 are four keys, a page and one key."""
+def test_consecutive_blocks_are_read_in_one_call(stack, calls, monkeypatch):
+    """97 keys are six full pages and one key; the last 21 are four keys, a page and one key."""
     monkeypatch.setattr(torch_decode, "_BYTES_A_CALL", 0)
     made, attend = [], torch_decode.forward_whole
     monkeypatch.setattr(
@@ -190,7 +191,7 @@ def test_neighboring_pages_are_one_call(stack, calls, monkeypatch):
 
 
 def test_only_visible_pages_are_gathered(monkeypatch):
-    """The work of a window does not grow with the context."""
+    """With a window the work does not grow with the context length."""
     problem = paged.make(
         PagedCase(((1, 497), (4, 470)), 2, 1, stack="causal+window"), torch.float32
     )
@@ -203,7 +204,7 @@ def test_only_visible_pages_are_gathered(monkeypatch):
 
     monkeypatch.setattr(torch, "index_select", counted)
     problem.attend()
-    assert pages and max(pages) <= 3  # of 21 keys and those of 24, in pages of 16
+    assert pages and max(pages) <= 3  # windows of 21 and 24 keys, in pages of 16
 
 
 @every_leg
@@ -266,7 +267,7 @@ def test_empty_batches(device):
 
 @pytest.mark.interpreter
 def test_lengths_beyond_the_table_are_cut(monkeypatch):
-    """Nobody reads lengths on a GPU: one that is too long must not read foreign memory."""
+    """Lengths on a GPU are not checked; one that is too long must not read out of bounds."""
     problem = paged.make(PagedCase(((2, 32), (1, 32)), 2, 1), torch.float32)
     problem = replace(problem, block_table=problem.block_table[:, :2].contiguous())
     expected = problem.attend()

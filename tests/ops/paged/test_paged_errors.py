@@ -1,4 +1,4 @@
-"""Bad input to the paged functions is refused by name, and leaves the cache as it was."""
+"""Bad input to the paged functions raises, names the argument and leaves the cache unchanged."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def ints(*values):
 
 
 def attend_arguments():
-    """Two sequences with 1 and 2 of their 3 and 20 keys as queries; 4 blocks of 16."""
+    """Two sequences with 1 and 2 queries and 3 and 20 keys; 4 blocks of 16."""
     return {
         "q": torch.zeros(3, 4, 8),
         "kv": torch.zeros(4, 2, 16, 2, 8),
@@ -46,7 +46,7 @@ def append(**given):
     return fa.paged_append(**append_arguments() | given)
 
 
-def test_what_the_tables_below_break_is_right_without_it():
+def test_the_default_arguments_are_valid():
     assert attend().shape == (3, 4, 8)
     append()
 
@@ -55,7 +55,7 @@ KV = (4, 2, 16, 2, 8)
 
 
 def _storage():
-    """What both functions refuse about a cache."""
+    """Bad caches, for both functions."""
     yield "list", {"kv": [1]}, TypeError, ["kv", "tensor", "list"]
     kv = torch.zeros(4, 2, 16, 8)
     yield "rank", {"kv": kv}, ValueError, ["kv", "(num_blocks, 2,", "(4, 2, 16, 8)"]
@@ -170,7 +170,7 @@ METADATA = [
 
 
 @pytest.mark.parametrize("given, words", [pytest.param(*row[1:], id=row[0]) for row in METADATA])
-def test_metadata_that_must_be_read(given, words):
+def test_bad_metadata(given, words):
     with pytest.raises(ValueError) as caught:
         attend(**given)
     (name,) = given
@@ -180,7 +180,7 @@ def test_metadata_that_must_be_read(given, words):
 
 
 def test_entries_past_the_last_page_are_not_read():
-    """Whatever they say; here the first sequence has one page, the second none."""
+    """Table entries past the last page may be invalid; the sequences have one page and none."""
     attend(block_table=ints(0, -7, 99, 2**30).reshape(2, 2), seq_lens=ints(3, 0))
 
 
@@ -192,7 +192,7 @@ def test_entries_past_the_last_page_are_not_read():
         ([5, 3, 5], ["once", "5 twice"]),
     ],
 )
-def test_slots_that_must_be_read_leave_the_cache_alone(slots, words):
+def test_bad_slots_leave_the_cache_unchanged(slots, words):
     kv = append_arguments()["kv"]
     with pytest.raises(ValueError) as caught:
         append(kv=kv, slot_mapping=torch.tensor(slots))
@@ -202,7 +202,7 @@ def test_slots_that_must_be_read_leave_the_cache_alone(slots, words):
     assert (kv == 7).all()
 
 
-def test_several_tokens_may_be_left_out():
+def test_several_tokens_may_have_no_slot():
     append(slot_mapping=torch.tensor([-1, -1, 3]))
 
 

@@ -1,4 +1,4 @@
-"""The paged operators as PyTorch citizens, on PyTorch operations and on the Triton kernels.
+"""The paged operators in PyTorch: opcheck, compile, fake tensors, on the torch and Triton backends.
 
 Seen failing on: a mutation that is not declared, a fake of the wrong dtype.
 """
@@ -26,7 +26,7 @@ CHECKS = (
     "test_aot_dispatch_dynamic",
 )
 CASE = PagedCase(((1, 20), (3, 17)), 4, 2)
-QUANTISED = PagedCase(((1, 20), (3, 17)), 4, 2, storage=torch.int8, scaling="token")
+QUANTIZED = PagedCase(((1, 20), (3, 17)), 4, 2, storage=torch.int8, scaling="token")
 
 
 def appended(case):
@@ -37,7 +37,7 @@ def appended(case):
     return problem, k, v, problem.block_table[0, 0].long() * 16 + torch.arange(4)
 
 
-@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantized"])
+@pytest.mark.parametrize("case", [CASE, QUANTIZED], ids=["plain", "quantized"])
 def test_opcheck(path, case):
     problem, k, v, slots = appended(case)
     ops = torch.ops.fused_attention
@@ -51,9 +51,9 @@ def test_opcheck(path, case):
     torch.library.opcheck(ops.copy_blocks, copy, test_utils=CHECKS)
 
 
-@pytest.mark.parametrize("case", [CASE, QUANTISED], ids=["plain", "quantized"])
+@pytest.mark.parametrize("case", [CASE, QUANTIZED], ids=["plain", "quantized"])
 def test_compile_without_graph_breaks(path, case):
-    """A step as a model takes it: append, then attend to what was appended."""
+    """One step of a model: append tokens, then attend to them."""
 
     def step(q, k, v, kv, scales, slots, table, seq_lens, cu_seqlens_q):
         fa.paged_append(k * 2, v, kv, slots, scales)
@@ -68,7 +68,7 @@ def test_compile_without_graph_breaks(path, case):
         return *results, problem.kv
 
     torch._dynamo.reset()
-    backend = "inductor" if path == "torch" and case is QUANTISED else "aot_eager"
+    backend = "inductor" if path == "torch" and case is QUANTIZED else "aot_eager"
     compiled = torch.compile(step, fullgraph=True, backend=backend)
     with torch._inductor.config.patch(force_disable_caches=True), torch.no_grad():
         for ours, eager in zip(run(compiled), run(step), strict=True):

@@ -1,7 +1,7 @@
-"""Rotary embedding beyond what `test_ops` asks of every op.
+"""Rotary embedding: what `test_ops` does not test of every op.
 
-Seen failing on: half-split for interleaved and the reverse, the angle's sign, gradients turned
-forwards, columns beyond rotary_dim zeroed, positions of the first sequence for all, k at q's head
+Seen failing on: half-split for interleaved and the reverse, the angle's sign, gradients rotated
+forward, columns beyond rotary_dim zeroed, positions of the first sequence for all, k at q's head
 offsets, heads of the last group left out, a position outside the tables read.
 """
 
@@ -27,14 +27,14 @@ def randn(*shape, dtype=torch.float32, device="cpu", seed=0):
 
 
 def queries_and_keys(dtype=torch.float32, device="cpu"):
-    """Heads within positions for q, around them for k."""
+    """q with heads inside the sequence dimension in memory, k with heads outside it."""
     q = randn(BATCH, SEQLEN, HEADS, HEAD_DIM, dtype=dtype, device=device).transpose(1, 2)
     k = randn(BATCH, KV_HEADS, SEQLEN, HEAD_DIM, dtype=dtype, device=device, seed=1)
     return q, k
 
 
 def oracle(x, cos, sin, interleaved, positions):
-    """Multiplication of complex numbers in fp64; ``positions`` (batch, seqlen)."""
+    """Rotation as a product of complex numbers in fp64; ``positions``: (batch, seqlen)."""
     half = cos.shape[1]
     turning, rest = x.double()[..., : 2 * half], x[..., 2 * half :].double()
     pairs = turning.unflatten(-1, (half, 2) if interleaved else (2, half))
@@ -47,7 +47,7 @@ def oracle(x, cos, sin, interleaved, positions):
 
 
 def within_rounding(found, exact, dtype):
-    """The result's own rounding, and of products and their sum three in fp32."""
+    """Whether the error is within the rounding of the result and three roundings in fp32."""
     size = largest(exact.abs())
     band = torch.finfo(dtype).eps / 2 * size + 3 * 2.0**-24 * size * 2**0.5
     return distance(found, exact) <= band
@@ -100,8 +100,8 @@ def test_k_may_be_none(device, interleaved):
 
 @every_leg
 @conventions
-def test_ragged_tokens(device, interleaved):
-    """(tokens, heads, head_dim), every sequence starting at position 0."""
+def test_packed_sequences(device, interleaved):
+    """Packed sequences (tokens, heads, head_dim), each starting at position 0."""
     q, k = (x.transpose(1, 2).flatten(0, 1) for x in queries_and_keys(device=device))
     tables = fa.rotary_tables(LENGTH, 10, device=device)
     positions = torch.arange(SEQLEN, device=device).repeat(BATCH)
@@ -114,7 +114,7 @@ def test_ragged_tokens(device, interleaved):
 @every_leg
 @conventions
 def test_packed_projection_is_read_in_place(device, interleaved):
-    """q and k are slices of (batch, seqlen, 3, heads, head_dim)."""
+    """q and k are slices of a packed projection (batch, seqlen, 3, heads, head_dim)."""
     qkv = randn(BATCH, SEQLEN, 3, HEADS, HEAD_DIM, device=device)
     q, k, _ = qkv.permute(2, 0, 3, 1, 4)
     tables = fa.rotary_tables(LENGTH, HEAD_DIM, device=device)
@@ -128,7 +128,7 @@ def test_packed_projection_is_read_in_place(device, interleaved):
 @conventions
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.float64], ids=name_of)
 def test_scores_depend_on_distances_alone(device, interleaved, dtype):
-    """What the embedding is for."""
+    """The property that defines the embedding: scores depend on relative positions."""
     q, k = queries_and_keys(dtype, device)
     tables = fa.rotary_tables(LENGTH, HEAD_DIM, device=device, dtype=torch.float64)
     scores = []
@@ -136,7 +136,7 @@ def test_scores_depend_on_distances_alone(device, interleaved, dtype):
         positions = torch.arange(SEQLEN, device=device) + offset
         turned = fa.apply_rotary(q, k, *tables, interleaved=interleaved, positions=positions)
         scores.append(turned[0][:, :2].double() @ turned[1].double().mT)
-    # Of each product two factors are rounded in each of two scores; errors add as squares.
+    # Each product has two rounded factors, in each of two scores; the squared errors add.
     each = torch.finfo(dtype).eps / 2 + 3 * torch.finfo(torch.promote_types(dtype, q.dtype)).eps
     size = (q[:, :2].double().square() @ k.double().square().mT).sum(-1).max().sqrt()
     assert distance(scores[0], scores[1]) <= 4 * each * size
@@ -145,7 +145,7 @@ def test_scores_depend_on_distances_alone(device, interleaved, dtype):
 @on_triton
 @conventions
 def test_positions_outside_the_tables_read_nothing(device, interleaved):
-    """They turn into NaN; the tables lie among numbers that would show."""
+    """Their results are NaN; the memory around the tables holds 1e9, which would show."""
     q, k = queries_and_keys(device=device)
     cos, sin = (
         torch.cat([torch.full((9, 5), 1e9), x, torch.full((9, 5), 1e9)]).to(device)[9:-9]
@@ -230,8 +230,8 @@ def test_tables():
     torch.testing.assert_close(sin, angles.sin().float(), rtol=0, atol=2.0**-25)
 
 
-def test_tables_are_accurate_far_out():
-    """In fp32 the angle itself would be off by half a unit in its last place, 0.004."""
+def test_tables_are_accurate_at_large_positions():
+    """An angle in fp32 would err by half a unit in its last place, 0.004."""
     cos, sin = fa.rotary_tables(100_001, 128)
     angles = 100_000 * 10_000.0 ** -(torch.arange(0, 128, 2, dtype=torch.float64) / 128)
     assert (cos[-1] - angles.cos()).abs().max() < 2.0**-24
@@ -239,7 +239,7 @@ def test_tables_are_accurate_far_out():
 
 
 def test_scaled_tables():
-    """Of Llama 3.1, by the cases of its published code, a wavelength at a time."""
+    """The scaling of Llama 3.1, for each wavelength by the cases of its published code."""
     scaling = fa.RotaryScaling(8.0, 8192, low_freq_factor=1.0, high_freq_factor=4.0)
     cos, sin = fa.rotary_tables(2, 128, 500_000.0, scaling=scaling, dtype=torch.float64)
     found, kinds = torch.atan2(sin[1], cos[1]).tolist(), set()
@@ -258,8 +258,8 @@ def test_scaled_tables():
     assert len(kinds) == 3
 
 
-def test_evenly_scaled_tables():
-    """Positions of a sequence three times as long lie between those of the original."""
+def test_linearly_scaled_tables():
+    """Linear scaling by 3: every third position has the angles of an unscaled one."""
     plain, scaled = (
         fa.rotary_tables(n, 8, scaling=s) for n, s in ((5, None), (13, fa.RotaryScaling(3.0)))
     )
