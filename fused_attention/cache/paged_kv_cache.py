@@ -160,7 +160,10 @@ class PagedKVCache:
 
         Use the step as a context manager.  Entering it allocates all blocks; if too few are free,
         it raises `OutOfBlocks` and changes nothing: free a sequence or add fewer tokens, and try
-        again.  If the body raises, the step is undone; otherwise the tokens are in the cache.
+        again.  If the body raises, the step is undone.  Otherwise the tokens are in the cache, and
+        the keys and values of every layer must have been written: by `attend`, or else as declared
+        by `Step.mark_written`.  If a layer is missing, leaving the block undoes the step too and
+        raises RuntimeError.  A step without new tokens has nothing to write.
         """
         return Step(self, seqs, n_new)
 
@@ -179,6 +182,10 @@ class PagedKVCache:
         return_lse: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Write the new keys and values of one layer, and attend to them and all earlier ones.
+
+        Each layer must be attended in each step with new tokens.  A second call for the same layer
+        overwrites what the first one wrote.  A call that a CUDA graph captures writes nothing yet,
+        and a replay does not run this method: see `Step.mark_written`.
 
         Args:
             layer: from 0 to num_layers - 1.
@@ -208,7 +215,7 @@ class PagedKVCache:
             variants = (*variants, causal_mask())
         kv, scales = self.kv[layer], self.scales[layer]
         paged_append(k, v, kv, step.slot_mapping, scales)
-        return paged_attention(
+        attended = paged_attention(
             *(q, kv, step.block_table, step.seq_lens, step.cu_seqlens_q, variants),
             scale=scale,
             scales=scales,
@@ -216,6 +223,10 @@ class PagedKVCache:
             num_splits=num_splits,
             return_lse=return_lse,
         )
+        captured = q.is_cuda and torch.cuda.is_current_stream_capturing()
+        if not captured:  # while a CUDA graph is captured, nothing runs
+            step._written.add(layer)
+        return attended
 
     def check(self) -> None:
         """Verify the bookkeeping; raises RuntimeError naming the inconsistency."""
@@ -225,10 +236,13 @@ class PagedKVCache:
         if self._open is not None:
             raise RuntimeError(f"{what}: a step is open; end it first")
 
-    def _check_tensors(self, layer, q, k, v, step) -> None:
-        check_int("layer", layer, 0, self.num_layers - 1)
+    def _check_open(self, step) -> None:
         if step is not self._open or step is None:
             raise RuntimeError("step: expected the step of this cache that is open")
+
+    def _check_tensors(self, layer, q, k, v, step) -> None:
+        check_int("layer", layer, 0, self.num_layers - 1)
+        self._check_open(step)
         for name, x in (("q", q), ("k", k), ("v", v)):
             if not isinstance(x, torch.Tensor):
                 raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
@@ -288,13 +302,36 @@ class Step:
         except BaseException:
             cache._tables.cancel(self._taken)
             raise
+        self._written: set[int] = set()  # layers
         cache._open = self
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        self._cache._open = None
-        settle = self._cache._tables.commit if kind is None else self._cache._tables.cancel
-        settle(self._taken)
+        cache = self._cache
+        cache._open = None
+        layers = range(cache.num_layers) if self.num_tokens else ()
+        missing = [layer for layer in layers if layer not in self._written]
+        if kind is None and not missing:
+            cache._tables.commit(self._taken)
+            return
+        cache._tables.cancel(self._taken)
+        if kind is None:
+            raise RuntimeError(
+                f"step: undone, since layers were not attended: {', '.join(map(str, missing))}; "
+                "call cache.attend for every layer, or step.mark_written() if the keys and values "
+                "were written without it"
+            )
+
+    def mark_written(self) -> None:
+        """Declare that the keys and values of all layers have been written without `attend`.
+
+        Call it after replaying a CUDA graph of `attend`, or after `paged_append` to every layer of
+        the cache.
+
+        Raises RuntimeError if the step is not open.
+        """
+        self._cache._check_open(self)
+        self._written.update(range(self._cache.num_layers))
 
     def _prepare(self) -> None:
         """Fill the tensors, and copy the shared pages that will be written (copy-on-write)."""

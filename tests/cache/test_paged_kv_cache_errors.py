@@ -76,19 +76,20 @@ def enter(cache, seqs, counts):
 def test_refused_while_a_step_is_open(call, words):
     cache = make()
     a = cache.new()
-    with cache.step([a], 3):
+    with cache.step([a], 3) as step:
         before = snapshot(cache)
         with pytest.raises(RuntimeError, match=words):
             call(cache, a)
         assert snapshot(cache) == before
+        step.mark_written()
     assert a.length == 3
 
 
 def test_out_of_blocks():
     cache = make(num_blocks=3)
     a, b = cache.new(), cache.new()
-    with cache.step([a], 17):
-        pass
+    with cache.step([a], 17) as step:
+        step.mark_written()
     before = snapshot(cache)
     with pytest.raises(fa.OutOfBlocks, match="2 needed, 1 free") as caught:
         enter(cache, [a, b], [16, 1])
@@ -99,8 +100,8 @@ def test_out_of_blocks():
 def test_a_table_with_blocks_that_do_not_exist_reaches_no_kernel():
     cache = make()
     seq = cache.new()
-    with cache.step([seq], 20):
-        pass
+    with cache.step([seq], 20) as step:
+        step.mark_written()
     for wrong in (40, -1, 2**31 - 1):
         right, seq.blocks[0] = seq.blocks[0], wrong
         table = cache._tensors.block_table.clone()
@@ -155,6 +156,7 @@ def check_refused(tensors, error, words):
                 cache.attend(layer, *tokens_of(step), step)
         with pytest.raises(RuntimeError, match="step: expected"):
             cache.attend(0, *tokens_of(step), None)
+        step.mark_written()
     assert seq.length == 3
 
 

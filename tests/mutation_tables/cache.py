@@ -146,8 +146,30 @@ CACHE = (
     torch(
         "commits what has failed",
         KV_CACHE,
-        "commit if kind is None else",
-        "commit if True else",
+        "if kind is None and not missing:",
+        "if not missing or kind is not None:",
         "cache/test_paged_kv_cache.py::test_a_step_that_raises_never_was",
+    ),
+    torch("commits what was not written", KV_CACHE, " and not missing:", ":", HISTORIES),
+    torch(
+        "attended in an earlier step",
+        KV_CACHE,
+        "self._written: set[int] = set()",
+        "self._written = getattr(self, '_written', set())",
+        "cache/test_paged_kv_cache.py::test_a_step_begun_again_is_attended_again",
+    ),
+    torch(
+        "a layer too few asked for",
+        KV_CACHE,
+        "range(cache.num_layers) if self.num_tokens",
+        "range(cache.num_layers - 1) if self.num_tokens",
+        "cache/test_paged_kv_cache.py::test_a_step_that_leaves_out_a_layer_never_was[*]",
+    ),
+    torch(
+        "layers asked for without tokens",
+        KV_CACHE,
+        " if self.num_tokens else ()",
+        "",
+        "cache/test_paged_kv_cache.py::test_steps_without_tokens[*]",
     ),
 )
