@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -226,7 +227,7 @@ def encode(variants: Sequence[Variant]) -> tuple[str, list[torch.Tensor], list[f
                 codes += "t"
                 tensors.append(arg)
             else:
-                codes += "i" if isinstance(arg, (int, torch.SymInt)) else "f"
+                codes += "i" if isinstance(arg, (Integral, torch.SymInt)) else "f"
                 scalars.append(float(arg))
         words.append(f"{variant.name}:{codes}")
     return " ".join(words), tensors, scalars

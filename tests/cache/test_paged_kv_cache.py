@@ -8,6 +8,7 @@ begin full of NaN, which nothing may show.
 import random
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -422,6 +423,31 @@ def test_a_step_that_cannot_be_prepared_never_was(monkeypatch):
     assert cache.pool.num_free == 40
     with pytest.raises(torch.OutOfMemoryError), cache.step([seq], 5):  # and no step is open
         pass
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+def test_integers_of_numpy(kind):
+    """Lengths are ints, which do not wrap where an int8 would."""
+    one = kind(1)
+    cache = fa.PagedKVCache(
+        *(one, one, kind(16)),
+        num_blocks=kind(40),
+        page_size=kind(16),
+        dtype=torch.float32,
+        window=kind(100),
+        max_seqs=kind(2),
+        max_seq_len=np.int64(400),
+        prefix_cache=True,
+    )
+    seqs = [cache.new(list(map(kind, range(100)))), cache.new()]
+    for n_new in ([kind(100), one], [kind(100), one], [kind(100), one], kind(2)):
+        with cache.step(seqs, n_new) as step:
+            cache.attend(kind(0), *tokens_of(step, 1, 1), step)
+    assert [seq.length for seq in seqs] == [302, 5]
+    assert step.n_new == [2, 2] and step.num_tokens == 4
+    cache.truncate(seqs[1], kind(3))
+    assert all(type(seq.length) is int for seq in seqs)
+    cache.check()
 
 
 # What is refused

@@ -150,6 +150,20 @@ CACHE = (
         "if not missing or kind is not None:",
         "cache/test_paged_kv_cache.py::test_a_step_that_raises_never_was",
     ),
+    torch(
+        "lengths in the integers that were given",
+        POOL,
+        "return int(value)",
+        "return value",
+        "cache/test_paged_kv_cache.py::test_integers_of_numpy[int8]",
+    ),
+    torch(
+        "a window that the kernels cannot hold",
+        KV_CACHE,
+        'check_int("window", window, 0, MAX_WINDOW)',
+        'check_int("window", window, 0)',
+        "cache/test_paged_kv_cache_errors.py::test_a_cache_that_cannot_be[*]",
+    ),
     torch("commits what was not written", KV_CACHE, " and not missing:", ":", HISTORIES),
     torch(
         "attended in an earlier step",
