@@ -2,7 +2,9 @@
 
 import json
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from benchmarks.studies.scaling import run as scaling
 
 from .points import FAKES
 
+ROOT = Path(__file__).parents[2]
 FILES = {
     *("results.jsonl", "fits.json", "summary.csv", "provenance.json", "report.html"),
     *("time.png", "time.svg", "memory.png", "memory.svg"),
@@ -83,6 +86,31 @@ def test_gpu_refuses_where_there_is_no_device(monkeypatch, capsys):
 def test_help_explains(command, monkeypatch, capsys):
     assert call(monkeypatch, command, "--help") == 0
     assert "--help" in capsys.readouterr().out
+
+
+NEEDED = ["typer", "rich", "pandas", "matplotlib", "psutil", "scipy"]
+
+
+@pytest.mark.parametrize("missing", NEEDED)
+def test_a_package_that_is_missing_is_one_line(missing, tmp_path):
+    """As after an installation without extras; nothing has been measured."""
+    words = ["fused-attention", "scaling", "--seq-lens", "16", "--out", str(tmp_path / "results")]
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = {words!r}; "
+        "from fused_attention.benchmarks.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {missing}")
+    assert line.endswith("pip install 'fused-attention[benchmarks]'")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_module_of_ours_that_is_missing_is_a_fault(monkeypatch):
+    monkeypatch.setitem(sys.modules, "benchmarks.cli", None)
+    with pytest.raises(ModuleNotFoundError, match=r"benchmarks\.cli"):
+        entry.main()
 
 
 def test_no_command_prints_help(monkeypatch, capsys):

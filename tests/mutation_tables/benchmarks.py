@@ -11,6 +11,20 @@ BENCHMARKS = (
         "benchmarks/harness/test_provenance.py::test_a_change_in_a_nested_file_*",
     ),
     torch(
+        "the working directory not searched",
+        "benchmarks/harness/lookup.py",
+        "sys.path.insert(0, os.getcwd())",
+        "pass",
+        "benchmarks/harness/test_lookup.py::test_a_module_in_the_working_directory_is_found[*]",
+    ),
+    torch(
+        "a missing package is a traceback",
+        "benchmarks/__main__.py",
+        "if error.name is None or error.name.startswith(OURS):",
+        "if True:",
+        "benchmarks/test_cli.py::test_a_package_that_is_missing_is_one_line[typer]",
+    ),
+    torch(
         "torch always timed second",
         "benchmarks/harness/timing.py",
         "    if number % 2 == 0:\n",

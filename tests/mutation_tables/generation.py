@@ -91,7 +91,7 @@ GENERATION = table(
             "greedy.py::test_greedy_is_recomputation[*]",
         ),
         (
-            "a prompt that leaves no position for a new token blamed on the new tokens",
+            "a long prompt blamed on the new tokens",
             "request",
             "if prompt >= limit:",
             "if prompt > limit:",
