@@ -3,6 +3,7 @@
 Run as `python -m benchmarks` from a checkout, or as `fused-attention` once installed.
 """
 
+import errno
 import sys
 
 import typer
@@ -20,6 +21,7 @@ from .studies.targets.cli import gpu, targets
 COMMANDS = (scaling, ops, decode, model, accuracy, targets, gpu, theory)
 UsageError = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = typer.Typer(
     help=__doc__,
@@ -40,6 +42,13 @@ def main() -> None:
         code = _fail(error.format_message())
     except (BadOption, CannotRun) as error:
         code = _fail(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        code = _fail(
+            f"cannot write: {error.strerror}; results so far are kept, "
+            "make room and run the same command again to go on from here"
+        )
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:

@@ -1,6 +1,8 @@
 """The commands as a user runs them."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -173,6 +175,43 @@ def test_an_interrupt_leaves_a_folder_that_can_be_resumed(cli, monkeypatch, caps
     assert {row["status"] for row in rows} == {"ok", "timeout"}
     assert "of 4 points are done already" in out
     assert "64 (timeout)" in out
+
+
+@pytest.mark.parametrize("written", [0, 1, 3])
+@pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_and_keeps_the_rows(full, written, monkeypatch, capsys, tmp_path):
+    words = [*SCALING, "--providers", f"naive,{FAKES}:quick", "--seq-lens", "64,128"]
+    words += ["--mode", "forward", "--out", tmp_path]
+    fsync, calls = os.fsync, []
+
+    def fill(file):
+        calls.append(file)
+        if len(calls) > written:
+            raise OSError(full, os.strerror(full))
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill)
+        assert call(patch, *words) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: cannot write: {os.strerror(full)}; results so far are kept, "
+        "make room and run the same command again to go on from here"
+    )
+    before = (tmp_path / NAME).read_text()
+    assert len(before.splitlines()) == written
+    assert call(monkeypatch, *words) == 0
+    after = (tmp_path / NAME).read_text()
+    assert after.startswith(before) and len(after.splitlines()) == 4
+    assert not list(tmp_path.glob("*corrupt*"))
+
+
+def test_other_faults_of_the_system_are_not_hidden(monkeypatch):
+    def fails(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("benchmarks.cli.app", fails)
+    with pytest.raises(PermissionError):
+        entry.main()
 
 
 def test_a_model_sets_the_shape():

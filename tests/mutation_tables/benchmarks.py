@@ -25,6 +25,20 @@ BENCHMARKS = (
         "benchmarks/test_cli.py::test_a_package_that_is_missing_is_one_line[typer]",
     ),
     torch(
+        "a row written in part",
+        "benchmarks/harness/store.py",
+        "file.truncate(end)",
+        "pass",
+        "benchmarks/harness/test_store.py::test_a_row_without_room_is_not_written_in_part[*]",
+    ),
+    torch(
+        "a full disk is a traceback",
+        "benchmarks/cli.py",
+        "if error.errno not in FULL:",
+        "if True:",
+        "benchmarks/test_cli.py::test_a_full_disk_is_one_line_and_keeps_the_rows[*]",
+    ),
+    torch(
         "torch always timed second",
         "benchmarks/harness/timing.py",
         "    if number % 2 == 0:\n",
