@@ -1,55 +1,25 @@
-"""Measure attention, decoding, fused ops and whole models here: time, memory, accuracy.
-
-Run as `python -m benchmarks` from a checkout, or as `fused-attention` once installed.
-"""
+"""`python -m benchmarks`, or `fused-attention` once installed: the command line of `cli`."""
 
 import sys
 
-import typer
-
-from .harness.isolate import CannotRun
-from .harness.options import BadOption
-from .studies.accuracy.cli import accuracy
-from .studies.decode.cli import decode
-from .studies.model.cli import model
-from .studies.ops.cli import ops
-from .studies.scaling.cli import scaling, theory
-from .studies.targets.cli import gpu, targets
-
-# In the order of --help. A new study adds its command.
-COMMANDS = (scaling, ops, decode, model, accuracy, targets, gpu, theory)
-UsageError = typer.BadParameter.__mro__[1]
-INTERRUPTED = 130
-
-app = typer.Typer(
-    help=__doc__,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-for command in COMMANDS:
-    app.command()(command)
+OURS = ("benchmarks", "fused_attention")
 
 
 def main() -> None:
-    """The command line: errors are one line, an interrupt says how to go on."""
+    """Run the command line; where a package that it needs is missing, say how to install it."""
     try:
-        code = app(standalone_mode=False)
-    except UsageError as error:
-        code = _fail(error.format_message())
-    except (BadOption, CannotRun) as error:
-        code = _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    if code == INTERRUPTED:
-        print("interrupted: run the same command again to go on from here", file=sys.stderr)
-    sys.exit(code or 0)
+        from .cli import main as run
 
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+        run()  # a study is imported when its command runs
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(OURS):
+            raise
+        print(
+            f"error: {error.name} is not installed, which the benchmarks need: "
+            "pip install 'fused-attention[benchmarks]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -171,6 +171,22 @@ def test_wheel_brings_the_console_script(from_wheel, tmp_path):
     assert "scaling" in printed
 
 
+def test_the_console_script_finds_a_provider_in_the_working_directory(from_wheel, tmp_path):
+    python, _ = from_wheel
+    (tmp_path / "own.py").write_text(
+        "from fused_attention.benchmarks.studies.attention.providers import PreparedCall\n\n"
+        "def plain(workload):\n"
+        "    return PreparedCall(lambda q, k, v: (q @ k.mT).softmax(-1) @ v)\n",
+        encoding="utf-8",
+    )
+    options = "--seq-lens 16 --heads 2 --head-dim 16 --mode forward --repeats 1 --cache warm"
+    words = ("scaling", "--providers", "naive,own:plain", *options.split(), "--out", "results")
+    run(python.parent / "fused-attention", *words, cwd=tmp_path)
+    lines = (tmp_path / "results" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = {row["provider"]: row["status"] for row in map(json.loads, lines)}
+    assert rows == {"naive": "ok", "own:plain": "ok"}
+
+
 @pytest.mark.parametrize("scheme", ["from_wheel", "from_editable", "from_nothing"])
 def test_a_checkout_runs_its_own_code_and_does_not_shadow_kernels(scheme, checkout, request):
     python, site = request.getfixturevalue(scheme)

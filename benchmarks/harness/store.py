@@ -45,10 +45,17 @@ class Store:
         self._lock.close()
 
     def append(self, row: dict) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Writes the row whole, or not at all where the disk is full (OSError)."""
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
         self.rows.append(row)
 
     def finished(self, timeout: float) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
+from numbers import Integral
 
 
 class OutOfBlocks(RuntimeError):
@@ -38,8 +39,7 @@ class BlockPool:
     """
 
     def __init__(self, num_blocks: int) -> None:
-        check_int("num_blocks", num_blocks, 1, 2**31 - 1)
-        self.num_blocks = num_blocks
+        self.num_blocks = num_blocks = check_int("num_blocks", num_blocks, 1, 2**31 - 1)
         self._refs = [0] * num_blocks
         self._unused = list(range(num_blocks - 1, -1, -1))  # a stack: low numbers on top
         self._cached: OrderedDict[int, None] = OrderedDict()  # the next to evict first
@@ -62,7 +62,7 @@ class BlockPool:
         Raises:
             OutOfBlocks: fewer than ``n`` blocks are free; none is allocated.
         """
-        check_int("n", n, 0)
+        n = check_int("n", n, 0)
         if n > self.num_free:
             raise OutOfBlocks(n, self.num_free)
         ids = []
@@ -78,7 +78,8 @@ class BlockPool:
         Raises:
             ValueError: a block is unused or does not exist.
         """
-        for block in self._existing(ids):
+        ids = self._existing(ids)
+        for block in ids:
             if not self._refs[block] and block not in self._cached:
                 raise ValueError(f"ids: block {block} is not in use, so it cannot be shared")
         for block in ids:
@@ -94,7 +95,8 @@ class BlockPool:
         Raises:
             ValueError: a block is released more often than it is held, or does not exist.
         """
-        for block, times in Counter(self._existing(ids)).items():
+        ids = self._existing(ids)
+        for block, times in Counter(ids).items():
             if times > self._refs[block]:
                 raise ValueError(
                     f"ids: block {block} is released {times} times but held {self._refs[block]}"
@@ -106,7 +108,7 @@ class BlockPool:
 
     def refs(self, block: int) -> int:
         """The reference count of ``block``."""
-        self._existing((block,))
+        (block,) = self._existing((block,))
         return self._refs[block]
 
     def publish(self, block: int, key: Hashable) -> None:
@@ -117,7 +119,8 @@ class BlockPool:
         Raises:
             ValueError: the block is not held, or it is published under another key.
         """
-        if not self.refs(block):
+        (block,) = self._existing((block,))
+        if not self._refs[block]:
             raise ValueError(f"block: expected one that is held, got {block}, which is not")
         if self._key_of.get(block, key) != key:
             raise ValueError(f"block: {block} is published under another key")
@@ -126,7 +129,7 @@ class BlockPool:
 
     def unpublish(self, block: int) -> None:
         """Remove the key of ``block``, if it has one; a cached block becomes unused."""
-        self._existing((block,))
+        (block,) = self._existing((block,))
         if block in self._key_of:
             del self._block_of[self._key_of.pop(block)]
         if block in self._cached:
@@ -169,20 +172,27 @@ class BlockPool:
         del self._block_of[self._key_of.pop(block)]
         return block
 
-    def _existing(self, ids: Iterable[int]) -> Iterable[int]:
+    def _existing(self, ids: Iterable[int]) -> list[int]:
+        """``ids`` as ints; ValueError unless all are block numbers."""
+        ids = list(ids)
         for block in ids:
-            if type(block) is not int or not 0 <= block < self.num_blocks:
+            integral = isinstance(block, Integral) and not isinstance(block, bool)
+            if not integral or not 0 <= block < self.num_blocks:
                 raise ValueError(
                     f"ids: expected block numbers from 0 to {self.num_blocks - 1}, got {block!r}"
                 )
-        return ids
+        return list(map(int, ids))
 
 
-def check_int(name: str, value, low: int, high: float = float("inf")) -> None:
-    """Raise TypeError unless ``value`` is an int (no bool), ValueError outside [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_int(name: str, value, low: int, high: float = float("inf")) -> int:
+    """``value`` as an int, which NumPy's integers are converted to.
+
+    Raises TypeError if it is no integer or a bool, ValueError outside [low, high].
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if not low <= value <= high:
         most = "" if high == float("inf") else f" to {high}"
         expected = f"from {low}{most}" if most else f"at least {low}"
         raise ValueError(f"{name}: expected {expected}, got {value}")
+    return int(value)

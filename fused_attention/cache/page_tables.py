@@ -114,7 +114,7 @@ class PageTables:
 
     def truncate(self, seq: Seq, length: int) -> None:
         self.check_live(seq)
-        check_int("length", length, 0)
+        length = check_int("length", length, 0)
         if length > seq.length:
             raise ValueError(f"length: expected at most {seq.length}, the sequence's, got {length}")
         if length > 0 and self._dead_pages(length) < seq.dropped:
@@ -142,8 +142,8 @@ class PageTables:
         Raises:
             OutOfBlocks: too few blocks are free; nothing is allocated or released.
         """
-        self._check_counts(seqs, counts)
-        taken = Reservation(list(seqs), list(counts))
+        counts = self._check_counts(seqs, counts)
+        taken = Reservation(list(seqs), counts)
         active = [(seq, count) for seq, count in zip(seqs, counts, strict=True) if count]
         copied = [(seq, seq.length // self.page_size) for seq, _ in active if self._must_copy(seq)]
         fresh = [self._pages(seq.length + count) - len(seq.blocks) for seq, count in active]
@@ -206,20 +206,21 @@ class PageTables:
         if seq not in self.live:
             raise ValueError("seq: this sequence belongs to another cache")
 
-    def _check_counts(self, seqs, counts) -> None:
+    def _check_counts(self, seqs, counts) -> list[int]:
         if len(seqs) != len(counts):
             raise ValueError(f"n_new: expected {len(seqs)}, one a sequence, got {len(counts)}")
         for seq in seqs:
             self.check_live(seq)
         if len(set(seqs)) != len(seqs):
             raise ValueError("seqs: expected each sequence once, got one of them twice")
+        counts = [check_int("n_new", count, 0) for count in counts]
         for seq, count in zip(seqs, counts, strict=True):
-            check_int("n_new", count, 0)
             if seq.length + count > self.max_seq_len:
                 raise ValueError(
                     f"n_new: expected at most max_seq_len = {self.max_seq_len} tokens in all, "
                     f"got {seq.length} and {count} more"
                 )
+        return counts
 
     def _must_copy(self, seq: Seq) -> bool:
         """Whether the next token goes into an existing page whose block is shared or published."""

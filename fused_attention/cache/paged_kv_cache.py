@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 
@@ -16,6 +17,7 @@ from ..ops.paged.copy_blocks import copy_blocks
 from ..variants import Variant, sliding_window
 from ..variants import causal as causal_mask
 from ..variants.base import as_variants
+from ..variants.sliding_window import MAX_WINDOW
 from .block_pool import BlockPool, check_int
 from .page_tables import PageTables, Seq
 from .step_tensors import StepTensors
@@ -48,13 +50,13 @@ class PagedKVCache:
         kv_scales: for int8 and fp8: (num_layers, 2, num_kv_heads), fp32; the keys and the values
             of a head are divided by their scale when stored.  By default every token and head has
             a scale, computed when it is written, which costs 4 bytes per head_dim bytes stored.
-        window: a query sees itself and the ``window`` keys before it; `attend` applies
-            ``sliding_window(window)``.  Pages that no later query can see are released when the
-            sequence's next step begins.
+        window: a query sees itself and the ``window`` keys before it, at most 2**30; `attend`
+            applies ``sliding_window(window)``.  Pages that no later query can see are released
+            when the sequence's next step begins.
         prefix_cache: enable prefix caching: reuse a page for a sequence whose tokens are the same
             up to the end of the page.
         max_seqs: the most sequences in one step.
-        max_seq_len: the most tokens of one sequence.
+        max_seq_len: the most tokens of one sequence, at most 2**31 - 1.
         device: of all tensors.
 
     The blocks of layer ``i`` are ``kv[i]``, (num_blocks, 2, page_size, num_kv_heads, head_dim),
@@ -83,17 +85,17 @@ class PagedKVCache:
         max_seq_len: int,
         device: torch.device | str | None = None,
     ) -> None:
-        for name, value in (
-            *(("num_layers", num_layers), ("num_kv_heads", num_kv_heads), ("head_dim", head_dim)),
-            *(("num_blocks", num_blocks), ("page_size", page_size)),
-            *(("max_seqs", max_seqs), ("max_seq_len", max_seq_len)),
-        ):
-            check_int(name, value, 1)
-        check_int("head_dim", head_dim, 1, 256)
+        num_layers = check_int("num_layers", num_layers, 1)
+        num_kv_heads = check_int("num_kv_heads", num_kv_heads, 1)
+        head_dim = check_int("head_dim", head_dim, 1, 256)
+        num_blocks = check_int("num_blocks", num_blocks, 1)
+        page_size = check_int("page_size", page_size, 1)
+        max_seqs = check_int("max_seqs", max_seqs, 1)
+        max_seq_len = check_int("max_seq_len", max_seq_len, 1, 2**31 - 1)  # lengths are int32
         if page_size % _PAGE_MULTIPLE:
             raise ValueError(f"page_size: expected a multiple of {_PAGE_MULTIPLE}, got {page_size}")
         if window is not None:
-            check_int("window", window, 0)
+            window = check_int("window", window, 0, MAX_WINDOW)
         kv_dtype = dtype if kv_dtype is None else kv_dtype
         _check_dtypes(dtype, kv_dtype)
         _check_scales(kv_scales, kv_dtype, (num_layers, 2, num_kv_heads))
@@ -160,7 +162,10 @@ class PagedKVCache:
 
         Use the step as a context manager.  Entering it allocates all blocks; if too few are free,
         it raises `OutOfBlocks` and changes nothing: free a sequence or add fewer tokens, and try
-        again.  If the body raises, the step is undone; otherwise the tokens are in the cache.
+        again.  If the body raises, the step is undone.  Otherwise the tokens are in the cache, and
+        the keys and values of every layer must have been written: by `attend`, or else as declared
+        by `Step.mark_written`.  If a layer is missing, leaving the block undoes the step too and
+        raises RuntimeError.  A step without new tokens has nothing to write.
         """
         return Step(self, seqs, n_new)
 
@@ -180,6 +185,10 @@ class PagedKVCache:
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Write the new keys and values of one layer, and attend to them and all earlier ones.
 
+        Each layer must be attended in each step with new tokens.  A second call for the same layer
+        overwrites what the first one wrote.  A call that a CUDA graph captures writes nothing yet,
+        and a replay does not run this method: see `Step.mark_written`.
+
         Args:
             layer: from 0 to num_layers - 1.
             q: (tokens, heads, head_dim), the new tokens of all sequences, in the order of
@@ -198,7 +207,8 @@ class PagedKVCache:
             ValueError, TypeError: arguments that do not fit the cache or the step.
             RuntimeError: ``step`` is not the open step of this cache.
         """
-        self._check_tensors(layer, q, k, v, step)
+        layer = check_int("layer", layer, 0, self.num_layers - 1)
+        self._check_tensors(q, k, v, step)
         variants = as_variants(variants)
         if self.window is not None:
             if not causal:
@@ -208,7 +218,7 @@ class PagedKVCache:
             variants = (*variants, causal_mask())
         kv, scales = self.kv[layer], self.scales[layer]
         paged_append(k, v, kv, step.slot_mapping, scales)
-        return paged_attention(
+        attended = paged_attention(
             *(q, kv, step.block_table, step.seq_lens, step.cu_seqlens_q, variants),
             scale=scale,
             scales=scales,
@@ -216,6 +226,10 @@ class PagedKVCache:
             num_splits=num_splits,
             return_lse=return_lse,
         )
+        captured = q.is_cuda and torch.cuda.is_current_stream_capturing()
+        if not captured:  # while a CUDA graph is captured, nothing runs
+            step._written.add(layer)
+        return attended
 
     def check(self) -> None:
         """Verify the bookkeeping; raises RuntimeError naming the inconsistency."""
@@ -225,10 +239,12 @@ class PagedKVCache:
         if self._open is not None:
             raise RuntimeError(f"{what}: a step is open; end it first")
 
-    def _check_tensors(self, layer, q, k, v, step) -> None:
-        check_int("layer", layer, 0, self.num_layers - 1)
+    def _check_open(self, step) -> None:
         if step is not self._open or step is None:
             raise RuntimeError("step: expected the step of this cache that is open")
+
+    def _check_tensors(self, q, k, v, step) -> None:
+        self._check_open(step)
         for name, x in (("q", q), ("k", k), ("v", v)):
             if not isinstance(x, torch.Tensor):
                 raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
@@ -237,8 +253,8 @@ class PagedKVCache:
             if x.device != self.device:
                 raise ValueError(f"{name}: expected the cache's {self.device}, got {x.device}")
             heads = self.num_kv_heads if name != "q" else x.shape[1] if x.ndim == 3 else "heads"
-            expected = (step.num_tokens, heads, self.head_dim)
-            if tuple(x.shape) != expected:
+            if tuple(x.shape) != (step.num_tokens, heads, self.head_dim):
+                expected = f"({step.num_tokens}, {heads}, {self.head_dim})"
                 raise ValueError(f"{name}: expected shape {expected}, got {tuple(x.shape)}")
         if q.shape[1] == 0 or q.shape[1] % self.num_kv_heads:
             raise ValueError(
@@ -269,10 +285,10 @@ class Step:
     def __init__(self, cache: PagedKVCache, seqs: Sequence[Seq], n_new: int | Sequence[int]):
         if not isinstance(seqs, Sequence):
             raise TypeError(f"seqs: expected a list of sequences, got {type(seqs).__name__}")
-        if not isinstance(n_new, (int, Sequence)):
+        if not isinstance(n_new, (Integral, Sequence)):
             raise TypeError(f"n_new: expected an int or a list of them, got {type(n_new).__name__}")
         self.seqs = list(seqs)
-        self.n_new = [n_new] * len(self.seqs) if isinstance(n_new, int) else list(n_new)
+        self.n_new = [n_new] * len(self.seqs) if isinstance(n_new, Integral) else list(n_new)
         self._cache = cache
 
     def __enter__(self) -> Step:
@@ -283,18 +299,42 @@ class Step:
                 f"seqs: expected at most max_seqs = {cache.max_seqs}, got {len(self.seqs)}"
             )
         self._taken = cache._tables.reserve(self.seqs, self.n_new)
+        self.n_new = self._taken.counts
         try:
             self._prepare()
         except BaseException:
             cache._tables.cancel(self._taken)
             raise
+        self._written: set[int] = set()  # layers
         cache._open = self
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        self._cache._open = None
-        settle = self._cache._tables.commit if kind is None else self._cache._tables.cancel
-        settle(self._taken)
+        cache = self._cache
+        cache._open = None
+        layers = range(cache.num_layers) if self.num_tokens else ()
+        missing = [layer for layer in layers if layer not in self._written]
+        if kind is None and not missing:
+            cache._tables.commit(self._taken)
+            return
+        cache._tables.cancel(self._taken)
+        if kind is None:
+            raise RuntimeError(
+                f"step: undone, since layers were not attended: {', '.join(map(str, missing))}; "
+                "call cache.attend for every layer, or step.mark_written() if the keys and values "
+                "were written without it"
+            )
+
+    def mark_written(self) -> None:
+        """Declare that the keys and values of all layers have been written without `attend`.
+
+        Call it after replaying a CUDA graph of `attend`, or after `paged_append` to every layer of
+        the cache.
+
+        Raises RuntimeError if the step is not open.
+        """
+        self._cache._check_open(self)
+        self._written.update(range(self._cache.num_layers))
 
     def _prepare(self) -> None:
         """Fill the tensors, and copy the shared pages that will be written (copy-on-write)."""
@@ -344,9 +384,7 @@ def _token_list(tokens, most: int) -> list[int]:
                 f"{tokens.ndim}"
             )
         tokens = tokens.tolist()
-    tokens = list(tokens)
-    for token in tokens:
-        check_int("tokens", token, -(2**63), 2**63 - 1)
+    tokens = [check_int("tokens", token, -(2**63), 2**63 - 1) for token in tokens]
     if len(tokens) > most:
         raise ValueError(f"tokens: expected at most max_seq_len = {most}, got {len(tokens)}")
     return tokens

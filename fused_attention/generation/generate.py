@@ -108,7 +108,7 @@ def generate(
                 sequence.tokens.append(token)
                 if on_token is not None:
                     on_token(sequence.index, token)
-                if token in request.stop or sequence.num_new_tokens == max_new_tokens:
+                if token in request.stop or sequence.num_new_tokens == request.max_new_tokens:
                     break
             else:
                 active.append(sequence)
@@ -128,7 +128,8 @@ def generate(
             drafts, q = [[] for _ in active], [[] for _ in active]
             if drafter is not None:
                 # The target adds a token of its own, so the last one is never drafted.
-                left = [max_new_tokens - sequence.num_new_tokens - 1 for sequence in active]
+                most = request.max_new_tokens - 1
+                left = [most - sequence.num_new_tokens for sequence in active]
                 drafts, q = drafter.draft(active, [min(num_draft_tokens, n) for n in left])
             p = target.predict_all(active, drafts)
             kept, rows = zip(*map(verify, drafts, q, p, randoms(active)), strict=True)

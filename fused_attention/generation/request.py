@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 
@@ -39,9 +39,9 @@ class Request:
             raise ValueError(
                 f"prompts: expected a token at least, number {prompts.index([])} is empty"
             )
-        stop = to_token_ids("stop", [stop] if isinstance(stop, int) else stop, vocab_size)
-        check_int("max_new_tokens", max_new_tokens, 1)
-        check_int("num_return_sequences", copies, 1)
+        stop = to_token_ids("stop", [stop] if isinstance(stop, Integral) else stop, vocab_size)
+        max_new_tokens = check_int("max_new_tokens", max_new_tokens, 1)
+        copies = check_int("num_return_sequences", copies, 1)
         return cls(prompts, copies, max_new_tokens, stop)
 
     @property
@@ -69,13 +69,18 @@ class Request:
             raise NotImplementedError(
                 f"{name}: a paged cache needs attention 'fused', not {model.attention!r}"
             )
-        limit = model.max_positions
-        if limit is not None and self.longest > limit:
+        limit, prompt = model.max_positions, self.longest - self.max_new_tokens
+        if limit is None or self.longest <= limit:
+            return
+        if prompt >= limit:
             raise ValueError(
-                f"max_new_tokens: the {name} has {limit} positions, expected at most "
-                f"{limit - self.longest + self.max_new_tokens} beside the longest prompt, "
-                f"got {self.max_new_tokens}"
+                f"prompts: the {name} has {limit} positions, expected at most {limit - 1} tokens "
+                f"in a prompt, got {prompt}"
             )
+        raise ValueError(
+            f"max_new_tokens: the {name} has {limit} positions, expected at most "
+            f"{limit - prompt} beside the longest prompt, got {self.max_new_tokens}"
+        )
 
     def check_draft(self, draft: CausalLM, model: CausalLM) -> None:
         """Check that a draft has the model's vocabulary, and can serve the request too."""
@@ -134,10 +139,7 @@ def to_token_ids(name: str, ids, vocab_size: int) -> list[int]:
         ids = ids.tolist()
     if isinstance(ids, (str, bytes)) or not hasattr(ids, "__iter__"):
         raise TypeError(f"{name}: expected token ids, got {type(ids).__name__}")
-    ids = list(ids)
-    for token in ids:
-        check_int(name, token, 0, vocab_size - 1)
-    return ids
+    return [check_int(name, token, 0, vocab_size - 1) for token in ids]
 
 
 def check_options(seed, on_token, num_draft_tokens) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ..modules.mlp import GATED, PLAIN
 from ..ops.rotary.scaling import RotaryScaling
+from ..variants.sliding_window import MAX_WINDOW
 
 CHOICES = {
     "position": ("learned", "sinusoidal", "rotary", "alibi", "t5", "xl", "none"),
@@ -101,7 +102,9 @@ class Config:
         for part, whole in DIVISORS.items():
             holds = got[whole] % got[part] == 0
             _expect(holds, part, f"a divisor of {whole}, {got[whole]}", got[part])
-        _expect(self.window is None or self.window >= 0, "window", "None, 0 or more", self.window)
+        window = self.window
+        _expect(window is None or window >= 0, "window", "None, 0 or more", window)
+        _expect(window is None or window <= MAX_WINDOW, "window", "None, or at most 2**30", window)
         if self.position == "rotary":
             _expect(self.head_dim % 2 == 0, "head_dim", "an even one to turn", self.head_dim)
         if self.position in ("sinusoidal", "xl"):

@@ -21,6 +21,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -261,7 +262,7 @@ def encode(variants: Sequence[Variant]) -> tuple[str, list[torch.Tensor], list[f
                 codes += "t"
                 tensors.append(arg)
             else:
-                codes += "i" if isinstance(arg, (int, torch.SymInt)) else "f"
+                codes += "i" if isinstance(arg, (Integral, torch.SymInt)) else "f"
                 scalars.append(float(arg))
         words.append(f"{variant.name}:{codes}")
     return " ".join(words), tensors, scalars

@@ -1,7 +1,11 @@
 """Sliding window: a query sees the keys near its own position (Longformer, Mistral)."""
 
+from numbers import Integral
+
 from .._triton import jit
 from .base import Variant, define_variant
+
+MAX_WINDOW = 2**30  # so that a position plus or minus a width is an int32
 
 
 @jit
@@ -52,8 +56,8 @@ def sliding_window(left: int, right: int = 0) -> Variant:
     beyond 2**30 (for an unbounded side, use `causal`).
     """
     for name, width in (("left", left), ("right", right)):
-        if isinstance(width, bool) or not isinstance(width, int):
+        if isinstance(width, bool) or not isinstance(width, Integral):
             raise TypeError(f"{name}: expected an int, got {type(width).__name__}")
-        if not 0 <= width <= 2**30:
+        if not 0 <= width <= MAX_WINDOW:
             raise ValueError(f"{name}: expected 0 <= {name} <= 2**30, got {width}")
-    return _SLIDING_WINDOW(left, right)
+    return _SLIDING_WINDOW(int(left), int(right))

@@ -1,8 +1,12 @@
 """The commands as a user runs them."""
 
+import errno
 import json
+import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from benchmarks.studies.scaling import run as scaling
 
 from .points import FAKES
 
+ROOT = Path(__file__).parents[2]
 FILES = {
     *("results.jsonl", "fits.json", "summary.csv", "provenance.json", "report.html"),
     *("time.png", "time.svg", "memory.png", "memory.svg"),
@@ -85,6 +90,31 @@ def test_help_explains(command, monkeypatch, capsys):
     assert "--help" in capsys.readouterr().out
 
 
+NEEDED = ["typer", "rich", "pandas", "matplotlib", "psutil", "scipy"]
+
+
+@pytest.mark.parametrize("missing", NEEDED)
+def test_a_package_that_is_missing_is_one_line(missing, tmp_path):
+    """As after an installation without extras; nothing has been measured."""
+    words = ["fused-attention", "scaling", "--seq-lens", "16", "--out", str(tmp_path / "results")]
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = {words!r}; "
+        "from fused_attention.benchmarks.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {missing}")
+    assert line.endswith("pip install 'fused-attention[benchmarks]'")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_module_of_ours_that_is_missing_is_a_fault(monkeypatch):
+    monkeypatch.setitem(sys.modules, "benchmarks.cli", None)
+    with pytest.raises(ModuleNotFoundError, match=r"benchmarks\.cli"):
+        entry.main()
+
+
 def test_no_command_prints_help(monkeypatch, capsys):
     call(monkeypatch)
     assert "scaling" in "".join(capsys.readouterr())
@@ -145,6 +175,43 @@ def test_an_interrupt_leaves_a_folder_that_can_be_resumed(cli, monkeypatch, caps
     assert {row["status"] for row in rows} == {"ok", "timeout"}
     assert "of 4 points are done already" in out
     assert "64 (timeout)" in out
+
+
+@pytest.mark.parametrize("written", [0, 1, 3])
+@pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_and_keeps_the_rows(full, written, monkeypatch, capsys, tmp_path):
+    words = [*SCALING, "--providers", f"naive,{FAKES}:quick", "--seq-lens", "64,128"]
+    words += ["--mode", "forward", "--out", tmp_path]
+    fsync, calls = os.fsync, []
+
+    def fill(file):
+        calls.append(file)
+        if len(calls) > written:
+            raise OSError(full, os.strerror(full))
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill)
+        assert call(patch, *words) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: cannot write: {os.strerror(full)}; results so far are kept, "
+        "make room and run the same command again to go on from here"
+    )
+    before = (tmp_path / NAME).read_text()
+    assert len(before.splitlines()) == written
+    assert call(monkeypatch, *words) == 0
+    after = (tmp_path / NAME).read_text()
+    assert after.startswith(before) and len(after.splitlines()) == 4
+    assert not list(tmp_path.glob("*corrupt*"))
+
+
+def test_other_faults_of_the_system_are_not_hidden(monkeypatch):
+    def fails(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("benchmarks.cli.app", fails)
+    with pytest.raises(PermissionError):
+        entry.main()
 
 
 def test_a_model_sets_the_shape():

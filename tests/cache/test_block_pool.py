@@ -7,6 +7,7 @@ import pickle
 import random
 import time
 
+import numpy as np
 import pytest
 
 from fused_attention import BlockPool, OutOfBlocks
@@ -126,6 +127,20 @@ def test_bad_calls_raise_and_change_nothing(call, error, words):
     with pytest.raises(error, match=words):
         call(pool)
     assert state(pool) == before
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+def test_integers_of_numpy(kind):
+    pool, plain = BlockPool(kind(3)), BlockPool(3)
+    for each, number in ((pool, kind), (plain, int)):
+        held = each.alloc(number(2))
+        each.share([number(0)])
+        each.publish(number(0), "key")
+        each.release(map(number, [1, 0, 0]))
+        each.unpublish(number(0))
+        assert held == [0, 1] and each.refs(number(0)) == 0
+    assert state(pool) == state(plain)
+    assert all(type(block) is int for block in pool._unused)
 
 
 @pytest.mark.parametrize("num_blocks", [0, -1, 2**31, 1.5, True, None])

@@ -8,6 +8,7 @@ no result.
 import random
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -265,10 +266,12 @@ def test_step_tensors():
         assert step.positions.tolist() == [*range(17), 0, 1]
         assert step.last.tolist() == [16, 16, 18]
         assert (step.num_tokens, step.max_seqlen_q) == (19, 17)
+        step.mark_written()
     with cache.step([c, a], 1) as step:
         assert step.positions.tolist() == [2, 17]
         assert step.slot_mapping.tolist() == [34, 17]
         assert step.last.tolist() == [0, 1]
+        step.mark_written()
 
 
 def test_a_captured_graph_reads_the_metadata_of_the_open_step():
@@ -277,6 +280,7 @@ def test_a_captured_graph_reads_the_metadata_of_the_open_step():
     seqs = [cache.new() for _ in range(4)]
     with cache.step(seqs, 20) as step:
         addresses = [getattr(step, name).data_ptr() for name in NAMES]
+        step.mark_written()
     with cache.step(seqs[:2], [1, 2]) as step:
         assert [getattr(step, name).data_ptr() for name in NAMES] == addresses
         tensors = cache._tensors
@@ -286,6 +290,7 @@ def test_a_captured_graph_reads_the_metadata_of_the_open_step():
         assert tensors.positions[3:].unique().tolist() == [0]
         assert tensors.last.tolist() == [0, 2, 0, 0]
         assert set(tensors.block_table.unique().tolist()) <= set(range(40))
+        step.mark_written()
 
 
 @pytest.mark.gpu
@@ -310,6 +315,7 @@ def test_a_cuda_graph_decodes():
                         out = model(fed, step.positions, attend)
                 if graph is not None:
                     graph.replay()
+                    step.mark_written()
             logits.append(out.clone())
         results.append(torch.stack(logits))
     assert torch.equal(*results)
@@ -339,6 +345,71 @@ def test_a_step_that_raises_is_undone():
         cache.attend(0, *tokens_of(step), step)
 
 
+@every_leg
+@pytest.mark.parametrize("attended", [(), (0,), (1,), (0, 2), (2, 2, 0)])
+def test_a_step_that_leaves_out_a_layer_is_undone(attended, device):
+    """Nothing is published either, so that nobody reads a page that was not written."""
+    cache = fa.PagedKVCache(
+        *(3, KV_HEADS, HEAD_DIM),
+        dtype=torch.float32,
+        num_blocks=40,
+        page_size=16,
+        max_seqs=4,
+        max_seq_len=150,
+        prefix_cache=True,
+        device=device,
+    )
+    tokens = sentence(40, seed=8)
+    seq = cache.new(tokens)
+
+    def feed(layers):
+        with cache.step([seq], len(tokens)) as step:
+            for layer in layers:
+                cache.attend(layer, *(x.to(device) for x in tokens_of(step)), step)
+
+    before = snapshot(cache)
+    missing = ", ".join(str(layer) for layer in range(3) if layer not in attended)
+    with pytest.raises(RuntimeError, match=f"layers were not attended: {missing}; call"):
+        feed(attended)
+    assert snapshot(cache) == before
+    assert cache.new(tokens).length == 0
+    feed((2, 0, 1, 0))
+    assert seq.length == 40 and cache.new(tokens).length == 32
+    cache.check()
+
+
+def test_what_the_body_raises_comes_before_the_layers_it_left_out():
+    cache = make()
+    with pytest.raises(ZeroDivisionError), cache.step([cache.new()], 1):
+        raise ZeroDivisionError
+
+
+def test_a_step_begun_again_is_attended_again():
+    cache = make()
+    seq = cache.new()
+    step = cache.step([seq], 1)
+    with step:
+        step.mark_written()
+    with pytest.raises(RuntimeError, match="not attended: 0, 1;"), step:
+        pass
+    assert seq.length == 1
+    with pytest.raises(RuntimeError, match="step: expected the step of this cache that is open"):
+        step.mark_written()
+
+
+@pytest.mark.gpu
+def test_capturing_a_cuda_graph_writes_nothing():
+    cache = make("cuda")
+    with (
+        pytest.raises(RuntimeError, match="not attended: 0;"),
+        cache.step([cache.new()], 1) as step,
+    ):
+        q, k, v = (x.cuda() for x in tokens_of(step))
+        cache.attend(1, q, k, v, step)
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            cache.attend(0, q, k, v, step)
+
+
 def test_a_step_that_cannot_be_prepared_is_undone(monkeypatch):
     cache = make()
     seq = cache.new()
@@ -354,16 +425,42 @@ def test_a_step_that_cannot_be_prepared_is_undone(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+def test_integers_of_numpy(kind):
+    """Lengths are ints, which do not wrap where an int8 would."""
+    one = kind(1)
+    cache = fa.PagedKVCache(
+        *(one, one, kind(16)),
+        num_blocks=kind(40),
+        page_size=kind(16),
+        dtype=torch.float32,
+        window=kind(100),
+        max_seqs=kind(2),
+        max_seq_len=np.int64(400),
+        prefix_cache=True,
+    )
+    seqs = [cache.new(list(map(kind, range(100)))), cache.new()]
+    for n_new in ([kind(100), one], [kind(100), one], [kind(100), one], kind(2)):
+        with cache.step(seqs, n_new) as step:
+            cache.attend(kind(0), *tokens_of(step, 1, 1), step)
+    assert [seq.length for seq in seqs] == [302, 5]
+    assert step.n_new == [2, 2] and step.num_tokens == 4
+    cache.truncate(seqs[1], kind(3))
+    assert all(type(seq.length) is int for seq in seqs)
+    cache.check()
+
+
 # Bad input
 
 
 def test_a_window_is_causal():
     cache = make(window=4)
     with (
-        cache.step([cache.new()], 3) as step,
         pytest.raises(ValueError, match="causal: expected True where the cache has a window"),
+        cache.step([cache.new()], 3) as step,
     ):
         cache.attend(0, *tokens_of(step), step, causal=False)
+    assert cache.kv[0].isnan().all()  # nothing was written
 
 
 def test_not_causal_and_other_variants():
@@ -371,6 +468,7 @@ def test_not_causal_and_other_variants():
     with cache.step([cache.new()], 30) as step:
         q, k, v = tokens_of(step)
         out, lse = cache.attend(0, q, k, v, step, variant, causal=False, scale=0.3, return_lse=True)
+        step.mark_written()
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     plain = fa.reference.attention(q, k, v, variant, scale=0.3)
     exact = fa.reference.attention(*(x.double() for x in (q, k, v)), variant, scale=0.3)

@@ -76,19 +76,20 @@ def enter(cache, seqs, counts):
 def test_refused_while_a_step_is_open(call, words):
     cache = make()
     a = cache.new()
-    with cache.step([a], 3):
+    with cache.step([a], 3) as step:
         before = snapshot(cache)
         with pytest.raises(RuntimeError, match=words):
             call(cache, a)
         assert snapshot(cache) == before
+        step.mark_written()
     assert a.length == 3
 
 
 def test_out_of_blocks():
     cache = make(num_blocks=3)
     a, b = cache.new(), cache.new()
-    with cache.step([a], 17):
-        pass
+    with cache.step([a], 17) as step:
+        step.mark_written()
     before = snapshot(cache)
     with pytest.raises(fa.OutOfBlocks, match="2 needed, 1 free") as caught:
         enter(cache, [a, b], [16, 1])
@@ -99,8 +100,8 @@ def test_out_of_blocks():
 def test_a_block_table_with_invalid_ids_reaches_no_kernel():
     cache = make()
     seq = cache.new()
-    with cache.step([seq], 20):
-        pass
+    with cache.step([seq], 20) as step:
+        step.mark_written()
     for wrong in (40, -1, 2**31 - 1):
         right, seq.blocks[0] = seq.blocks[0], wrong
         table = cache._tensors.block_table.clone()
@@ -134,7 +135,14 @@ def test_tensors_that_do_not_fit(change, error, words):
         (lambda q, k, v: (q, k, v[..., :8]), ValueError, "v: expected shape"),
         (lambda q, k, v: (q, k.double(), v), TypeError, "k: expected the cache's dtype"),
         (lambda q, k, v: (q, k, v.to("meta")), ValueError, "v: expected the cache's cpu, got meta"),
-        (lambda q, k, v: (q[None], k, v), ValueError, "q: expected shape"),
+        (
+            lambda q, k, v: (q[None], k, v),
+            ValueError,
+            r"q: expected shape \(3, heads, 16\), got \(1, 3, 6, 16\)",
+        ),
+        (lambda q, k, v: (q[0], k, v), ValueError, r"\(3, heads, 16\), got \(6, 16\)"),
+        (lambda q, k, v: (q.flatten(), k, v), ValueError, r"\(3, heads, 16\), got \(288,\)"),
+        (lambda q, k, v: (q, k[None], v), ValueError, r"k: expected shape \(3, 2, 16\), got"),
         (lambda q, k, v: (q.tolist(), k, v), TypeError, "q: expected a tensor, got list"),
         (lambda q, k, v: (q, k.flatten(1), v), ValueError, "k: expected shape"),
     ],
@@ -155,6 +163,7 @@ def check_refused(tensors, error, words):
                 cache.attend(layer, *tokens_of(step), step)
         with pytest.raises(RuntimeError, match="step: expected"):
             cache.attend(0, *tokens_of(step), None)
+        step.mark_written()
     assert seq.length == 3
 
 
@@ -167,8 +176,13 @@ def check_refused(tensors, error, words):
         ({"page_size": 24}, ValueError, "page_size: expected a multiple of 16, got 24"),
         ({"page_size": 16.0}, TypeError, "page_size: expected an int, got float"),
         ({"max_seqs": 0}, ValueError, "max_seqs: expected at least 1"),
-        ({"max_seq_len": 0}, ValueError, "max_seq_len: expected at least 1"),
-        ({"window": -1}, ValueError, "window: expected at least 0"),
+        ({"max_seq_len": 0}, ValueError, "max_seq_len: expected from 1 to 2147483647, got 0"),
+        ({"max_seq_len": 2**31}, ValueError, "max_seq_len: expected from 1 to 2147483647, got"),
+        ({"window": -1}, ValueError, f"window: expected from 0 to {2**30}, got -1"),
+        ({"window": 2**30 + 1}, ValueError, f"window: expected from 0 to {2**30}, got"),
+        ({"window": 2**31}, ValueError, f"window: expected from 0 to {2**30}, got {2**31}"),
+        ({"window": 2**64}, ValueError, f"window: expected from 0 to {2**30}, got {2**64}"),
+        ({"window": 4.0}, TypeError, "window: expected an int, got float"),
         ({"dtype": torch.int8}, TypeError, "dtype: expected float32, float16 or bfloat16"),
         ({"dtype": torch.float64}, TypeError, "dtype: expected"),
         ({"kv_dtype": torch.float8_e5m2}, NotImplementedError, "kv_dtype: expected"),

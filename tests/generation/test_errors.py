@@ -1,5 +1,6 @@
 """Wrong arguments raise errors that name them, before anything is allocated."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,26 @@ MODEL = make()
         ({"prompts": [torch.ones(1, 2).int()]}, TypeError, "prompts: expected ints of one dim"),
         ({"max_new_tokens": 0}, ValueError, "max_new_tokens: expected at least 1, got 0"),
         ({"max_new_tokens": 15}, ValueError, "max_new_tokens: the model has 16 positions, .* 14"),
+        (
+            {"prompts": [[1], [1] * 15], "max_new_tokens": 2},
+            ValueError,
+            "max_new_tokens: the model has 16 positions, expected at most 1 beside",
+        ),
+        (
+            {"prompts": [[1], [1] * 16], "max_new_tokens": 1},
+            ValueError,
+            "prompts: the model has 16 positions, expected at most 15 tokens in a prompt, got 16",
+        ),
+        (
+            {"prompts": [[1] * 40]},
+            ValueError,
+            "prompts: the model .* 15 tokens in a prompt, got 40",
+        ),
+        (
+            {"prompts": [[1] * 8], "draft": make(max_seq_len=5)},
+            ValueError,
+            "prompts: the draft has 5 positions, expected at most 4 tokens in a prompt, got 8",
+        ),
         ({"temperature": -1}, ValueError, "temperature: expected 0 or a positive number, got -1"),
         ({"temperature": float("nan")}, ValueError, "temperature: expected 0 or a positive"),
         ({"temperature": None}, ValueError, "temperature: expected 0 or a positive"),
@@ -58,6 +79,15 @@ def test_errors(options, error, message, monkeypatch):
     monkeypatch.setattr("fused_attention.generation.request.PagedKVCache.__init__", allocated)
     with pytest.raises(error, match=message):
         MODEL.generate(**{"prompts": [[1, 2], [3]], "max_new_tokens": 4, **options})
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64])
+def test_integers_of_numpy(kind):
+    options = {"top_k": 5, "num_return_sequences": 2, "seed": 3, "stop": 7}
+    expected = MODEL.generate([[1, 2], [3]], 4, **options)
+    given = {name: kind(value) for name, value in options.items()}
+    prompts = [np.array([1, 2], kind), [kind(3)]]
+    assert MODEL.generate(prompts, kind(4), **given) == expected
 
 
 def test_attention_that_has_no_cache():

@@ -9,7 +9,7 @@ NaN.  Numbers in comments refer to these invariants, which hold after every oper
 3. a sequence holds the pages of its length, except those that left its window
 4. the slots written in a step are distinct, and only one sequence holds their blocks
 5. the cache, read through the block table, has the contents of the model
-6. a step that fails changes nothing
+6. a step that fails, or leaves out a layer, changes nothing
 7. a prefix found in the cache has the same tokens and the same history
 8. pages that left the window are released, and no query sees one
 9. at the end every block is free
@@ -161,6 +161,15 @@ class CacheMachine(RuleBasedStateMachine):
         self.attempt(picks, counts, fails=True)
 
     @precondition(lambda self: self.model)
+    @rule(
+        picks=st.lists(PICK, min_size=1, max_size=MAX_SEQS),
+        counts=st.tuples(*[COUNTS] * 3),
+        attended=st.sampled_from([(), (0,), (1,), (0, 0)]),
+    )
+    def step_that_leaves_out_a_layer(self, picks, counts, attended):
+        self.attempt(picks, counts, fails=False, attended=attended)
+
+    @precondition(lambda self: self.model)
     @rule(picks=st.lists(PICK, min_size=MAX_SEQS, max_size=MAX_SEQS))
     def large_step(self, picks):
         self.attempt(picks, (MAX_LEN,) * MAX_SEQS, fails=False)
@@ -187,14 +196,15 @@ class CacheMachine(RuleBasedStateMachine):
 
     # Steps of the operations
 
-    def attempt(self, picks, counts, fails):
+    def attempt(self, picks, counts, fails, attended=None):
+        """A step; ``attended``: the layers that `attend` is called for, all if None."""
         seqs = list(dict.fromkeys(self.pick(pick) for pick in picks))
         counts = [min(n, MAX_LEN - s.length) for n, s in zip(counts, seqs, strict=False)]
         counts = [self.promised_or(seq, n) for seq, n in zip(seqs, counts, strict=True)]
         before = self.state()
         try:
             with self.cache.step(seqs, counts) as step:
-                fed = self.feed(step, seqs, counts, fails)
+                fed = self.feed(step, seqs, counts, fails, attended)
         except fa.OutOfBlocks as error:
             assert self.state() == before  # 6
             self.check_refusal(error, seqs, counts)
@@ -204,7 +214,14 @@ class CacheMachine(RuleBasedStateMachine):
             assert fails
             self.seen["undone"] += 1
             self.check_undone(before, seqs)  # 6
+        except RuntimeError as error:
+            missing = sorted(set(range(LAYERS)) - set(attended))
+            assert sum(counts) and f"not attended: {', '.join(map(str, missing))};" in str(error)
+            self.seen["layer left out"] += 1
+            fails = True
+            self.check_undone(before, seqs)  # 6
         else:
+            assert attended is None or not sum(counts)
             self.seen["committed"] += 1
             self.seen["copied"] += len(step._taken.copies)
             for seq, tokens in zip(seqs, fed, strict=True):
@@ -222,7 +239,7 @@ class CacheMachine(RuleBasedStateMachine):
         promised = len(self.model[seq].promised)
         return min(count, promised) if promised else count
 
-    def feed(self, step, seqs, counts, fails):
+    def feed(self, step, seqs, counts, fails, attended):
         fed = [self.next_tokens(seq, count) for seq, count in zip(seqs, counts, strict=True)]
         grown = [self.model[s].tokens + new for s, new in zip(seqs, fed, strict=True)]
         self.check_slots(step, seqs, counts)  # 4
@@ -236,6 +253,10 @@ class CacheMachine(RuleBasedStateMachine):
             self.refused(RuntimeError, "step", nested)
         new = [self.fingerprints(t)[len(t) - n :] for t, n in zip(grown, counts, strict=True)]
         written = torch.cat(new)[:, None, None]
+        if attended is not None:
+            for layer in attended:
+                self.cache.attend(layer, written, written, written, step)
+            return fed
         for layer in range(LAYERS):
             if fails and layer:
                 raise Interrupted
@@ -243,6 +264,7 @@ class CacheMachine(RuleBasedStateMachine):
             paged_append(k, v, self.cache.kv[layer], step.slot_mapping)
         if fails:
             raise Interrupted
+        step.mark_written()
         for row, (seq, tokens) in enumerate(zip(seqs, grown, strict=True)):
             assert step.seq_lens[row] == len(tokens)
             table = step.block_table[row, : -(-len(tokens) // PAGE)]

@@ -360,6 +360,15 @@ def test_configurations(changes, error, message):
         GPT.from_hf_state_dict(theirs.state_dict(), fields)
 
 
+@pytest.mark.parametrize("window", [0, -1, 2**30 + 2, 2**31])
+def test_windows_that_cannot_be(window):
+    """The message says the number of the configuration, which counts the query's own token."""
+    theirs = mistral()
+    fields = {**theirs.config.to_dict(), "sliding_window": window}
+    with pytest.raises(ValueError, match=f"hf_config: sliding_window: .* tokens, got {window}$"):
+        GPT.from_hf_state_dict(theirs.state_dict(), fields)
+
+
 def test_a_subclass_loads_what_its_base_does(tmp_path):
     class Subclass(GPT):
         pass

@@ -32,6 +32,8 @@ from .cases import config, ids
             {"position": "sinusoidal", "dim": 33, "num_heads": 3},
             "dim: expected an even one for sin",
         ),
+        ({"window": 2**30 + 1}, r"window: expected None, or at most 2\*\*30, got 1073741825"),
+        ({"window": 2**31}, r"window: expected None, or at most 2\*\*30, got 2147483648"),
         ({"position": "t5", "num_buckets": 6}, "num_buckets: expected a multiple of 4, got 6"),
         ({"position": "t5", "max_distance": 16}, "max_distance: expected more than half"),
     ],

@@ -38,7 +38,7 @@ def test_misuse():
     )
     model = GPT(config(window=3))
     with (
-        cache.step([cache.new()], 2) as step,
         pytest.raises(ValueError, match="cache: expected window 3, the model's, got None"),
+        cache.step([cache.new()], 2) as step,
     ):
         model(ids(2), cache=cache, step=step)

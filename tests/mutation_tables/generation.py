@@ -90,5 +90,12 @@ GENERATION = table(
             "self.copies * (pages - shared)",
             "greedy.py::test_greedy_is_recomputation[*]",
         ),
+        (
+            "a long prompt blamed on the new tokens",
+            "request",
+            "if prompt >= limit:",
+            "if prompt > limit:",
+            "errors.py::test_errors[*]",
+        ),
     ),
 )

@@ -49,6 +49,13 @@ PRETRAINED = table(
             "outputs[llama-theta]",
         ),
         (
+            "a window of no tokens taken for one of all",
+            "families/llama",
+            "not 1 <= window <= MAX_WINDOW + 1:",
+            "not 0 <= window <= MAX_WINDOW + 1:",
+            "windows_that_cannot_be[0]",
+        ),
+        (
             "eps not read",
             "families/llama",
             'config.get("rms_norm_eps", 1e-6)',

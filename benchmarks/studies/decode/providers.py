@@ -58,6 +58,7 @@ def paged(problem: DecodeProblem) -> PreparedCache:
     with cache.step(seqs, point.context) as step:
         k, v = (x[:, :, :-1].transpose(1, 2).flatten(0, 1) for x in (problem.k, problem.v))
         fa.paged_append(k, v, cache.kv[0], step.slot_mapping, cache.scales[0])
+        step.mark_written()
     step_ms = _bookkeeping(cache, seqs, point.context)
     q, k, v = (x[:, :, 0] for x in problem.new)
     # Held open for the rest of the process: every call writes the same slots again.
@@ -75,8 +76,8 @@ def _bookkeeping(cache, seqs, context: int) -> float:
     times = []
     for _ in range(STEPS_TIMED):
         started = time.perf_counter()
-        with cache.step(seqs, 1):
-            pass
+        with cache.step(seqs, 1) as step:
+            step.mark_written()
         times.append((time.perf_counter() - started) * 1e3)
         for seq in seqs:
             cache.truncate(seq, context)

@@ -5,6 +5,8 @@ Where PyTorch raises RuntimeError the errors are RuntimeErrors too: code that ca
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 
 from ..checks import ArgumentError, DtypeError, check_floating, check_same_device
@@ -26,7 +28,7 @@ def check_like(name: str, x, shape: tuple, other_name: str, other, any_dtype: bo
 
 
 def check_options(ignore_index, reduction, label_smoothing) -> None:
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, torch.SymInt)):
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (Integral, torch.SymInt)):
         raise TypeError(f"ignore_index: expected an integer, got {type(ignore_index).__name__}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}")

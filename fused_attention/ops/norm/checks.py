@@ -69,4 +69,5 @@ def check_residual(x: torch.Tensor, residual) -> None:
     check_same_device("residual", residual, "x", x)
     wide = accumulator(x.dtype)
     if residual.dtype not in (x.dtype, wide):
-        raise TypeError(f"residual: expected {x.dtype}, that of x, or {wide}, got {residual.dtype}")
+        expected = f"{x.dtype}, that of x" + ("" if wide == x.dtype else f", or {wide}")
+        raise TypeError(f"residual: expected {expected}, got {residual.dtype}")

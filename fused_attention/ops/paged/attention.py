@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 
@@ -131,7 +132,7 @@ def _check_metadata(num_tokens, kv, block_table, seq_lens, cu_seqlens_q) -> None
 def _check_count(name: str, count, most: int | None) -> None:
     if count is None:
         return
-    if isinstance(count, bool) or not isinstance(count, (int, torch.SymInt)):
+    if isinstance(count, bool) or not isinstance(count, (Integral, torch.SymInt)):
         raise TypeError(f"{name}: expected an int or None, got {type(count).__name__}")
     if count < 1 or (most is not None and count > most):
         span = "a positive int" if most is None else f"an int from 1 to {most}"

@@ -1,4 +1,6 @@
 import json
+import os
+import resource
 
 import pytest
 
@@ -29,6 +31,45 @@ def test_rows_survive(tmp_path, opened):
     store.close()
     assert [r["seq_len"] for r in opened().rows] == [256, 512]
     assert len((tmp_path / NAME).read_text().splitlines()) == 2
+
+
+@pytest.fixture
+def disk():
+    """Limits how large a file may become, as a full disk does."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, unlimited[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, "all but the newline"])
+def test_a_row_without_room_is_not_written_in_part(room, tmp_path, opened, disk):
+    store, path = opened(), tmp_path / NAME
+    store.append(row(seq_len=256))
+    before = path.read_bytes()
+    disk(len(before) + (room if isinstance(room, int) else len(before) - 1))
+    with pytest.raises(OSError, match="File too large"):
+        store.append(row(seq_len=512))
+    assert path.read_bytes() == before
+    assert [r["seq_len"] for r in store.rows] == [256]
+    disk(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    store.append(row(seq_len=512))
+    store.close()
+    again = opened()
+    assert [r["seq_len"] for r in again.rows] == [256, 512] and again.notices == []
+
+
+def test_a_row_that_never_reached_the_disk_is_not_kept(tmp_path, opened, monkeypatch):
+    store, path = opened(), tmp_path / NAME
+    store.append(row(seq_len=256))
+    before = path.read_bytes()
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "fsync", full)
+        store.append(row(seq_len=512))
+    assert path.read_bytes() == before and len(store.rows) == 1
 
 
 DAMAGE = {

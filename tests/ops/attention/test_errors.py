@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -157,6 +158,18 @@ def test_documents_have_no_more_queries_than_keys():
     ids = fa.document(torch.zeros(7, dtype=torch.int64))
     words = ["ids: expected", "no more queries than keys", "9", "7"]
     check_refused(lambda: fa.attention(*given, ids), ValueError, words)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64])
+def test_integers_of_numpy(kind):
+    q, k, v = tensors()
+    (width,) = fa.sliding_window(kind(2)).args[:1]
+    assert type(width) is int
+    expected = fa.attention(q, k, v, fa.sliding_window(2, 1))
+    assert torch.equal(fa.attention(q, k, v, fa.sliding_window(kind(2), kind(1))), expected)
+    logits, target = torch.randn(4, 5), torch.tensor([0, 3, 2, 3])
+    expected = fa.cross_entropy(logits, target, ignore_index=3)
+    assert fa.cross_entropy(logits, target, ignore_index=kind(3)) == expected
 
 
 INTS, FLOATS = torch.zeros(4, dtype=torch.int64), torch.zeros(4)

@@ -291,6 +291,7 @@ WRONG_ADD = {
     "residual_list": ([1.0], {}, TypeError, ["residual", "tensor", "list"]),
     "residual_int": (SMALL.long(), {}, TypeError, ["residual", "float16", "int64"]),
     "residual_half": (SMALL.half(), {}, TypeError, ["residual", "float32", "float16"]),
+    "residual_wide": (SMALL.double(), {}, TypeError, ["residual", "float32, that of x, got"]),
     "residual_device": (SMALL.to("meta"), {}, ValueError, ["residual", "cpu", "meta"]),
     "dropout_high": (SMALL, {"dropout_p": 1.5}, ValueError, ["dropout_p", "0 to 1", "1.5"]),
     "dropout_nan": (SMALL, {"dropout_p": math.nan}, ValueError, ["dropout_p", "0 to 1", "nan"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ....modules.mlp import GATED
 from ....ops.rotary.scaling import RotaryScaling
+from ....variants.sliding_window import MAX_WINDOW
 from ..hf_config import HFConfig
 from .family import Family
 from .shared import PRENORM, layer_names
@@ -26,6 +27,10 @@ def _read_config(config: HFConfig, present: dict[str, bool]) -> dict:
     config.require(mlp_bias=bias)
     rope = config.get("rope_parameters", None) or config.get("rope_scaling", None) or {}
     window = config.get("sliding_window", None)
+    if window is not None and not 1 <= window <= MAX_WINDOW + 1:
+        raise ValueError(
+            f"hf_config: sliding_window: expected None, or 1 to 2**30 + 1 tokens, got {window}"
+        )
     return {
         "dim": config["hidden_size"],
         "num_layers": config["num_hidden_layers"],
