@@ -10,6 +10,7 @@ from torch import nn
 
 from ..ops.attention.attention import attention
 from ..ops.checks import ArgumentError
+from ..plain import check_plain
 from ..variants import bias, causal, mask
 
 
@@ -25,7 +26,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     Raises:
         ValueError, TypeError: shapes or dtypes that do not fit, or ``is_causal`` without
             ``attn_mask``; torch raises RuntimeError or AssertionError for these.
-        NotImplementedError: nested tensors.
+        NotImplementedError: nested tensors, tensor subclasses that redefine operations.
     """
 
     def forward(
@@ -95,10 +96,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     def _check(self, query, key, value, key_padding_mask, attn_mask, is_causal) -> None:
         tensors = {"query": query, "key": key, "value": value}
         for name, x in tensors.items():
-            if not isinstance(x, torch.Tensor):
-                raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-            if x.is_nested:
-                raise NotImplementedError(f"{name}: nested tensors; pad them and mask the padding")
+            check_plain(name, x, "; pad it and mask the padding")
             if x.ndim != query.ndim or x.ndim not in (2, 3):
                 raise ArgumentError(
                     "query, key, value: expected 3 dimensions each, or 2 each without a batch, got "
@@ -136,6 +134,7 @@ class MultiheadAttention(nn.MultiheadAttention):
 def _check_mask(name: str, x, *shapes: tuple[int, ...]) -> None:
     if x is None:
         return
+    check_plain(name, x)
     if x.dtype != torch.bool and not x.is_floating_point():
         raise TypeError(f"{name}: expected dtype bool or floating, got {x.dtype}")
     if tuple(x.shape) not in shapes:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._triton import expose_language
+from ..plain import check_plain
 
 _TYPES: dict[str, VariantType] = {}
 
@@ -93,6 +94,8 @@ class VariantType:
                     f"{self.name}: argument {position} must be a tensor, an int or a float, "
                     f"got {type(arg).__name__}"
                 )
+            if isinstance(arg, torch.Tensor):
+                check_plain(f"{self.name}: argument {position}", arg)
         return Variant(self, args)
 
 

@@ -56,8 +56,9 @@ def attention(
 
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype, device or range.
-        NotImplementedError: nested tensors, forward-mode derivatives, double backward, a gradient
-            for an argument of a variant that has none.
+        NotImplementedError: nested tensors, tensor subclasses that redefine operations,
+            forward-mode derivatives, double backward, a gradient for an argument of a variant that
+            has none.
     """
     variants = as_variants(variants)
     check_scale(scale)
