@@ -54,11 +54,11 @@ def check_affine(weight, bias, x, normalized_shape) -> None:
 
 
 def check_eps(eps) -> None:
-    """``eps`` is a positive number."""
+    """``eps`` is a finite number, 0 or more."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
         raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps: expected a positive number, got {eps}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps: expected 0 or a positive number, got {eps}")
 
 
 def check_residual(x: torch.Tensor, residual) -> None:
