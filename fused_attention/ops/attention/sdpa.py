@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
 from ...plain import check_plain
 from ...variants.bias import bias
@@ -32,6 +33,7 @@ def scaled_dot_product_attention(
 
     Args:
         query: (..., heads, seqlen_q, head_dim); leading dimensions broadcast, and may be absent.
+            With a head_dim of 0 all scores are 0, plus a floating attn_mask.
         key: (..., kv_heads, seqlen_k, head_dim).
         value: (..., kv_heads, seqlen_k, head_dim_v).
         attn_mask: broadcastable to (..., heads, seqlen_q, seqlen_k); boolean, True to attend, or
@@ -55,10 +57,8 @@ def scaled_dot_product_attention(
     query, key, value = autocast.cast(query, key, value)
     for name, x in zip(_NAMES, (query, key, value), strict=True):
         check_floating(name, x, hint=checks.PAD)
-        if x.ndim < 2 or x.shape[-1] == 0:
-            raise ValueError(
-                f"{name}: expected (..., seqlen, head_dim) with head_dim > 0, got {tuple(x.shape)}"
-            )
+        if x.ndim < 2:
+            raise ValueError(f"{name}: expected (..., seqlen, head_dim), got {tuple(x.shape)}")
     lead, heads = _leading(query, key, value, enable_gqa)
     q, k, v = (_to_4d(x, lead, h) for x, h in zip((query, key, value), heads, strict=True))
     checks.check_tensors(q, k, v, names=_NAMES)
@@ -68,9 +68,20 @@ def scaled_dot_product_attention(
     elif attn_mask is not None:
         variants.append(_mask_variant(attn_mask, lead))
     checks.check_variants(q, k, variants)
-    out, _ = apply(q, k, v, variants, scale, dropout_p)
+    out = _any_width(q, k, v, variants, scale, dropout_p)
     ndim = max(2, query.ndim, key.ndim, value.ndim)
     return out.reshape((*lead, *out.shape[1:])[-ndim:])
+
+
+def _any_width(q, k, v, variants, scale: float | None, dropout_p: float):
+    """The output, for head dimensions of 0 too: a column of zeros takes the place of none."""
+    head_dim, head_dim_v = q.shape[3], v.shape[3]
+    if head_dim == 0:
+        q, k = F.pad(q, (0, 1)), F.pad(k, (0, 1))
+    if head_dim_v == 0:
+        v = F.pad(v, (0, 1))
+    out, _ = apply(q, k, v, variants, scale, dropout_p)
+    return out[..., :head_dim_v]
 
 
 def _leading(query, key, value, enable_gqa: bool):
