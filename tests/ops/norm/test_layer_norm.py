@@ -85,6 +85,21 @@ def test_eps_of_zero_is_torchs(device, fused, torch_norm, hidden, eps):
 
 
 @every_leg
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
+@pytest.mark.parametrize("add", [fa.add_layer_norm, fa.add_rms_norm])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_sum_has_the_dtype_of_the_residual_and_the_norm_that_of_x(device, add, dtype, weighted):
+    x, residual = normal(3, 8, dtype=dtype, device=device), normal(3, 8, device=device, seed=1)
+    for stream in (residual, residual.to(dtype)):
+        for weight in (torch.ones(8, device=device, dtype=d) for d in (dtype, torch.float32)):
+            weights = (weight,) if weighted else ()
+            normed, total = add(x, stream, (8,), *weights)
+            assert normed.dtype == dtype and total.dtype == stream.dtype
+            assert torch.equal(total, stream + x)
+            assert add(x, stream, (8,), *weights, prenorm=False).dtype == dtype
+
+
+@every_leg
 @every_norm
 @pytest.mark.parametrize("shape", [(0, 8), (3, 0), (0, 0), (2, 0, 5)], ids=str)
 def test_nothing_to_normalize(device, fused, torch_norm, shape):
