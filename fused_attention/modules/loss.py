@@ -4,8 +4,10 @@ import torch
 from torch import nn
 
 from ..ops.loss.cross_entropy import cross_entropy
+from .called import always_called
 
 
+@always_called
 class CrossEntropyLoss(nn.CrossEntropyLoss):
     """``torch.nn.CrossEntropyLoss`` on `fused_attention.cross_entropy`."""
 

@@ -10,9 +10,12 @@ from torch import nn
 
 from ..ops.attention.attention import attention
 from ..ops.checks import ArgumentError
+from ..plain import check_plain
 from ..variants import bias, causal, mask
+from .called import always_called
 
 
+@always_called
 class MultiheadAttention(nn.MultiheadAttention):
     """``torch.nn.MultiheadAttention`` on `fused_attention.attention`.
 
@@ -22,10 +25,18 @@ class MultiheadAttention(nn.MultiheadAttention):
     implementation that torch selects.  ``need_weights=True``, torch's default, keeps all attention
     weights in memory; pass False to avoid that.
 
+    ``is_causal`` promises that ``attn_mask`` is the causal mask.  Without weights and
+    key_padding_mask the mask is then not read, as in torch, and query i sees the keys ``j <= i``.
+    The keys that ``add_bias_kv`` and ``add_zero_attn`` append count as the last ones: most queries
+    do not see them then, while a mask that is read leaves them visible to all.
+
+    A nested tensor is taken where torch's ``TransformerEncoder`` passes one: as query, key and
+    value alike, with ``batch_first`` and no masks or weights.
+
     Raises:
         ValueError, TypeError: shapes or dtypes that do not fit, or ``is_causal`` without
             ``attn_mask``; torch raises RuntimeError or AssertionError for these.
-        NotImplementedError: nested tensors.
+        NotImplementedError: other nested tensors, tensor subclasses that redefine operations.
     """
 
     def forward(
@@ -39,14 +50,20 @@ class MultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        self._check(query, key, value, key_padding_mask, attn_mask, is_causal)
+        alone = query is key is value and key_padding_mask is None and attn_mask is None
+        if alone and self.batch_first and not need_weights and _is_nested(query):
+            padded, padding, lengths = _padded(query)
+            out, _ = self.forward(padded, padded, padded, padding, False, is_causal=is_causal)
+            rows = [x[:length] for x, length in zip(out, lengths, strict=True)]
+            return torch.nested.as_nested_tensor(rows), None
+        # is_causal promises that attn_mask is causal, so that attn_mask need not be read.
+        hinted = is_causal and key_padding_mask is None and not need_weights
+        self._check(query, key, value, key_padding_mask, attn_mask, is_causal, hinted)
         batch_dim = None if query.ndim == 2 else 0 if self.batch_first else 1
         q, k, v = (
             x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
             for x in self._projected(*_batch_first(batch_dim, query, key, value))
         )  # (B, H, L, D)
-        # is_causal promises that attn_mask is causal, so that attn_mask need not be read.
-        hinted = is_causal and key_padding_mask is None and not need_weights
         masks = [] if hinted else self._masks(q, k, key_padding_mask, attn_mask)
         dropout_p = self.dropout if self.training else 0.0
         if need_weights:
@@ -92,13 +109,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         masks = [F.pad(m, (0, k.shape[2] - m.shape[-1])) for m in masks]
         return [~m if m.dtype == torch.bool else m for m in masks]
 
-    def _check(self, query, key, value, key_padding_mask, attn_mask, is_causal) -> None:
+    def _check(self, query, key, value, key_padding_mask, attn_mask, is_causal, hinted) -> None:
         tensors = {"query": query, "key": key, "value": value}
         for name, x in tensors.items():
-            if not isinstance(x, torch.Tensor):
-                raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-            if x.is_nested:
-                raise NotImplementedError(f"{name}: nested tensors; pad them and mask the padding")
+            check_plain(name, x, "; pad it and mask the padding")
             if x.ndim != query.ndim or x.ndim not in (2, 3):
                 raise ArgumentError(
                     "query, key, value: expected 3 dimensions each, or 2 each without a batch, got "
@@ -126,16 +140,33 @@ class MultiheadAttention(nn.MultiheadAttention):
         padding = (seqlen_k,) if query.ndim == 2 else (batch, seqlen_k)
         square = (seqlen_q, seqlen_k)
         _check_mask("key_padding_mask", key_padding_mask, padding)
-        _check_mask("attn_mask", attn_mask, square, (batch * self.num_heads, *square))
+        shapes = (square, (batch * self.num_heads, *square))
+        if hinted and isinstance(attn_mask, torch.Tensor) and attn_mask.ndim in (2, 3):
+            shapes = (tuple(attn_mask.shape),)  # it is not read, so any will do, as in torch
+        _check_mask("attn_mask", attn_mask, *shapes)
         if is_causal and attn_mask is None:
             raise ArgumentError(
                 "is_causal: expected the causal attn_mask that it hints at, got None"
             )
 
 
+def _is_nested(x) -> bool:
+    return type(x) is torch.Tensor and x.is_nested and x.layout == torch.strided
+
+
+def _padded(nested: torch.Tensor):
+    """The batch (B, L, E) padded with zeros, True where it is padded (B, L), and the lengths."""
+    lengths = [len(x) for x in nested.unbind()]
+    padded = nested.to_padded_tensor(0.0)
+    position = torch.arange(padded.shape[1], device=padded.device)
+    padding = position >= torch.tensor(lengths, device=padded.device)[:, None]
+    return padded, padding, lengths
+
+
 def _check_mask(name: str, x, *shapes: tuple[int, ...]) -> None:
     if x is None:
         return
+    check_plain(name, x)
     if x.dtype != torch.bool and not x.is_floating_point():
         raise TypeError(f"{name}: expected dtype bool or floating, got {x.dtype}")
     if tuple(x.shape) not in shapes:

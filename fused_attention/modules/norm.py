@@ -8,15 +8,24 @@ from torch import nn
 from ..ops.norm.add_norm import add_layer_norm, add_rms_norm
 from ..ops.norm.layer_norm import layer_norm
 from ..ops.norm.rms_norm import rms_norm
+from .called import always_called
 
 
+@always_called
 class LayerNorm(nn.LayerNorm):
-    """``torch.nn.LayerNorm`` on `fused_attention.layer_norm`."""
+    """``torch.nn.LayerNorm`` on `fused_attention.layer_norm`.
+
+    torch computes that of a nested tensor, such as its ``TransformerEncoder`` makes of a padded
+    batch.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if type(input) is torch.Tensor and input.is_nested:
+            return super().forward(input)
         return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
+@always_called
 class RMSNorm(nn.RMSNorm):
     """``torch.nn.RMSNorm`` on `fused_attention.rms_norm`."""
 
@@ -43,6 +52,7 @@ class _AfterSum(nn.Module):
         return f"{super().extra_repr()}, dropout={self.dropout}, prenorm={self.prenorm}"
 
 
+@always_called
 class AddLayerNorm(_AfterSum, nn.LayerNorm):
     """``normed, residual = layer_norm(residual + dropout(x))``: `fused_attention.add_layer_norm`.
 
@@ -62,6 +72,7 @@ class AddLayerNorm(_AfterSum, nn.LayerNorm):
         return add_layer_norm(x, residual, *affine, **self._options)
 
 
+@always_called
 class AddRMSNorm(_AfterSum, nn.RMSNorm):
     """``normed, residual = rms_norm(residual + dropout(x))``: `fused_attention.add_rms_norm`.
 

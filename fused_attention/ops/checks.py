@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ..plain import check_plain
+
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -30,13 +32,8 @@ def check_dense(
     hint: str = "",
     dtype_error: type[TypeError] = TypeError,
 ) -> None:
-    """``x`` is a dense tensor of one of ``dtypes``."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if x.is_nested or x.layout != torch.strided:
-        raise NotImplementedError(
-            f"{name}: expected a dense tensor, got a nested or sparse one{hint}"
-        )
+    """``x`` is a plain, dense tensor of one of ``dtypes``."""
+    check_plain(name, x, hint)
     if x.dtype not in dtypes:
         expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise dtype_error(f"{name}: expected dtype {expected}, got {x.dtype}")
@@ -75,8 +72,7 @@ def check_dropout(dropout_p: float) -> None:
 
 def check_index_type(name: str, x) -> None:
     """``x`` is a tensor of int32 or int64."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    check_plain(name, x)
     if x.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"{name}: expected dtype int32 or int64, got {x.dtype}")
 

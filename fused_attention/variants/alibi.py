@@ -3,6 +3,7 @@
 import torch
 
 from .._triton import jit, tl
+from ..plain import check_plain
 from .base import Shape, Variant, define_variant
 
 
@@ -63,8 +64,7 @@ def alibi(slopes: torch.Tensor) -> Variant:
     Raises TypeError if ``slopes`` is not a floating tensor, ValueError if its shape or device
     does not fit.
     """
-    if not isinstance(slopes, torch.Tensor):
-        raise TypeError(f"slopes: expected a tensor, got {type(slopes).__name__}")
+    check_plain("slopes", slopes)
     if not slopes.is_floating_point():
         raise TypeError(f"slopes: expected a floating dtype, got {slopes.dtype}")
     if slopes.ndim not in (1, 2):

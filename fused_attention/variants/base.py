@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._triton import expose_language
+from ..plain import check_plain
 
 _TYPES: dict[str, VariantType] = {}
 # Operators carry scalar arguments as floats.
@@ -104,6 +105,8 @@ class VariantType:
                     f"{self.name}: argument {position} must be an int from -2**53 to 2**53, "
                     f"which an operator carries exactly, got {arg}"
                 )
+            if isinstance(arg, torch.Tensor):
+                check_plain(f"{self.name}: argument {position}", arg)
         return Variant(self, args)
 
     def __reduce__(self):

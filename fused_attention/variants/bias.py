@@ -3,6 +3,7 @@
 import torch
 
 from .._triton import jit, tl
+from ..plain import check_plain
 from .base import Shape, Variant, define_variant
 
 
@@ -52,10 +53,10 @@ def bias(bias: torch.Tensor) -> Variant:
     ``bias``: broadcastable to (batch, heads, seqlen_q, seqlen_k), on the device of the inputs; it
     can receive a gradient, summed over the dimensions that were broadcast.
 
-    Raises TypeError if ``bias`` is not a floating tensor, ValueError if it cannot be broadcast.
+    Raises TypeError if ``bias`` is not a floating tensor, ValueError if it cannot be broadcast,
+    NotImplementedError if it is sparse, nested or of a subclass that redefines operations.
     """
-    if not isinstance(bias, torch.Tensor):
-        raise TypeError(f"bias: expected a tensor, got {type(bias).__name__}")
+    check_plain("bias", bias)
     if not bias.is_floating_point():
         raise TypeError(f"bias: expected a floating dtype, got {bias.dtype}; see mask() for bool")
     if bias.ndim > 4:

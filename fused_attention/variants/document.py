@@ -3,6 +3,7 @@
 import torch
 
 from .._triton import jit, tl
+from ..plain import check_plain
 from .base import Shape, Variant, define_variant
 
 
@@ -71,8 +72,7 @@ def document(ids: torch.Tensor) -> Variant:
     Raises TypeError if ``ids`` is not an integer tensor, ValueError if its shape or device does
     not fit, or if there are more queries than keys.
     """
-    if not isinstance(ids, torch.Tensor):
-        raise TypeError(f"ids: expected a tensor, got {type(ids).__name__}")
+    check_plain("ids", ids)
     if ids.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"ids: expected dtype int32 or int64, got {ids.dtype}")
     if ids.ndim not in (1, 2):

@@ -3,6 +3,7 @@
 import torch
 
 from .._triton import jit, tl
+from ..plain import check_plain
 from .base import Shape, Variant, define_variant
 
 
@@ -73,8 +74,7 @@ def key_padding(lengths: torch.Tensor) -> Variant:
     Raises TypeError if ``lengths`` is not an integer tensor, ValueError if its shape or device
     does not fit the inputs.
     """
-    if not isinstance(lengths, torch.Tensor):
-        raise TypeError(f"lengths: expected a tensor, got {type(lengths).__name__}")
+    check_plain("lengths", lengths)
     if lengths.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"lengths: expected dtype int32 or int64, got {lengths.dtype}")
     return _KEY_PADDING(lengths)

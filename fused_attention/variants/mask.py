@@ -3,6 +3,7 @@
 import torch
 
 from .._triton import jit, tl
+from ..plain import check_plain
 from .base import Shape, Variant, define_variant
 from .bias import check_broadcastable
 
@@ -34,10 +35,10 @@ def mask(mask: torch.Tensor) -> Variant:
     The mask is read tile by tile, and no tile is skipped.  A variant that computes the same mask
     and its bounds (`causal`, `sliding_window`, `document`, or your own) is faster.
 
-    Raises TypeError if ``mask`` is not a boolean tensor, ValueError if it cannot be broadcast.
+    Raises TypeError if ``mask`` is not a boolean tensor, ValueError if it cannot be broadcast,
+    NotImplementedError if it is sparse, nested or of a subclass that redefines operations.
     """
-    if not isinstance(mask, torch.Tensor):
-        raise TypeError(f"mask: expected a tensor, got {type(mask).__name__}")
+    check_plain("mask", mask)
     if mask.dtype != torch.bool:
         raise TypeError(f"mask: expected dtype bool, got {mask.dtype}; see bias() for floats")
     if mask.ndim > 4:

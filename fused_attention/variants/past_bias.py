@@ -3,6 +3,7 @@
 import torch
 
 from .._triton import jit, tl
+from ..plain import check_plain
 from .base import Shape, Variant, define_variant
 
 
@@ -46,8 +47,7 @@ def past_bias(values: torch.Tensor) -> Variant:
     Raises TypeError if ``values`` is not a floating tensor, ValueError if its shape or device does
     not fit.
     """
-    if not isinstance(values, torch.Tensor):
-        raise TypeError(f"values: expected a tensor, got {type(values).__name__}")
+    check_plain("values", values)
     if not values.is_floating_point():
         raise TypeError(f"values: expected a floating dtype, got {values.dtype}")
     if values.ndim != 2 or values.shape[1] == 0:

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..plain import check_plain
 from .base import Shape, Variant, define_variant
 
 
@@ -36,8 +37,7 @@ def sink(logits: torch.Tensor) -> Variant:
     Raises TypeError if ``logits`` is not a floating tensor, ValueError if its shape or device
     does not fit.
     """
-    if not isinstance(logits, torch.Tensor):
-        raise TypeError(f"logits: expected a tensor, got {type(logits).__name__}")
+    check_plain("logits", logits)
     if not logits.is_floating_point():
         raise TypeError(f"logits: expected a floating dtype, got {logits.dtype}")
     if logits.ndim != 1:

@@ -144,4 +144,12 @@ SINKS = {
     "sink_dropout": _lengths(65, 70, "logit", options={"dropout_p": 0.3}),
     "sink_square": AttentionCase(Sizes(2, 4, 2, 65, 65, 32, 32), "causal+logit"),
 }
-CASES = HEAD_DIMS | LENGTHS | GROUPS | LAYOUTS | SQUARE | HOSTILE | SCALES | DROPOUT | SINKS
+# Wider than the kernels take: PyTorch operations on every leg.
+WIDE = {
+    "head_dim_257": _head_dim(257, 8, stack="causal", lse=True),
+    "head_dim_320": _head_dim(320, stack="softcap+alibi+causal"),
+    "head_dim_320_square": _head_dim(320, stack="causal"),
+    "head_dim_v_300": _head_dim(8, 300, lse=True),
+    "head_dim_300_dropout": _head_dim(300, options={"dropout_p": 0.3}),
+}
+CASES = HEAD_DIMS | LENGTHS | GROUPS | LAYOUTS | SQUARE | HOSTILE | SCALES | DROPOUT | SINKS | WIDE

@@ -73,19 +73,22 @@ def test_masks_are_seen():
         assert (weights[1, ..., 4:] == 0).all() and (weights[0] > 0).all()
 
 
+def state(model):
+    """The mode and the hooks of every module."""
+    return [(m.training, dict(m._forward_pre_hooks)) for m in model.modules()]
+
+
 def test_the_model_is_left_as_it_was():
     model, inputs = built("gpt")
     model.train()
     model.stack.blocks[1].eval()
-    before = [m.training for m in model.modules()]
+    before = state(model)
     one, other = (fa.visualize.attention_weights(model, *inputs) for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)  # no dropout
-    assert [m.training for m in model.modules()] == before
-    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert state(model) == before
     with pytest.raises(ValueError, match="input_ids"):
         fa.visualize.attention_weights(model, ids(1, 33))
-    assert [m.training for m in model.modules()] == before
-    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert state(model) == before
 
 
 def test_a_map_for_every_layer_and_head(tmp_path):

@@ -207,6 +207,48 @@ def test_is_causal_needs_the_causal_mask():
         ours(x, x, x, is_causal=True)
 
 
+@pytest.mark.parametrize("shape", [(5, 5), (3, 3), (4, 9), (8, 5, 5), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_a_hinted_mask_is_not_read(shape, dtype):
+    """Neither its values nor, as in torch, its shape."""
+    ours, theirs = attention(batch_first=True)
+    x, mask = normal(2, 5, 16), torch.ones(shape, dtype=dtype)
+    found, expected = (
+        m(x, x, x, attn_mask=mask, is_causal=True, need_weights=False)[0] for m in (ours, theirs)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_mask_that_is_read_must_fit():
+    ours, _ = attention(batch_first=True)
+    x, mask, padding = normal(2, 5, 16), torch.ones(3, 3), torch.zeros(2, 5).bool()
+    for options in (
+        {"need_weights": True},
+        {"need_weights": False, "key_padding_mask": padding},
+    ):
+        with pytest.raises(ValueError, match=r"attn_mask: expected shape \(5, 5\) or"):
+            ours(x, x, x, attn_mask=mask, is_causal=True, **options)
+    with pytest.raises(ValueError, match="attn_mask: expected shape"):
+        ours(x, x, x, attn_mask=mask[0], is_causal=True, need_weights=False)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("appended", [{"add_bias_kv": True}, {"add_zero_attn": True}], ids=str)
+@pytest.mark.parametrize("seqlen_k", [3, 5, 7])
+def test_the_causal_hint_beside_appended_keys(seqlen_k, appended, need_weights):
+    """The keys appended come last: where the hint holds, only a query further on sees them."""
+    ours, theirs = attention(batch_first=True, **appended)
+    q, k = normal(2, 5, 16), normal(2, seqlen_k, 16, seed=1)
+    causal = torch.ones(5, seqlen_k).triu(1).bool()
+    found, expected = (
+        m(q, k, k, attn_mask=causal, is_causal=True, need_weights=need_weights)[0]
+        for m in (ours, theirs)
+    )
+    torch.testing.assert_close(found, expected)
+    read = ours(q, k, k, attn_mask=causal, need_weights=need_weights)[0]
+    assert torch.allclose(found, read) == need_weights
+
+
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_attention_weights_are_dropped_in_training_only(need_weights):
     ours, _ = attention(dropout=0.5, batch_first=True)

@@ -12,6 +12,7 @@ from . import (
     norms,
     paged,
     pointwise,
+    tensors,
     training,
 )
 from .mutation import Mutation
@@ -26,6 +27,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *pointwise.ROTARY,
     *paged.PAGED,
     *cache.CACHE,
+    *tensors.TENSORS,
     *modules.MODULES,
     *generation.GENERATION,
     *models.MODELS,

@@ -266,6 +266,27 @@ BOUNDS = (
 )
 PATHS = (
     torch(
+        "wide heads refused",
+        f"{OPS}attention/checks.py",
+        "if x.shape[3] < 1:",
+        "if not 1 <= x.shape[3] <= MAX_HEAD_DIM:",
+        "ops/attention/test_attention.py::test_output_and_gradients[torch-head_dim_v_300-*]",
+    ),
+    Mutation(
+        "wide heads left to the kernels",
+        f"{OPS}attention/attention.py",
+        "if max(q.shape[3], v.shape[3]) > checks.MAX_HEAD_DIM:",
+        "if False:",
+        "ops/attention/test_attention.py::test_wide_heads_are_not_left_to_the_kernels[*]",
+    ),
+    torch(
+        "heads of no width",
+        f"{OPS}attention/sdpa.py",
+        "if head_dim == 0:",
+        "if False:",
+        "ops/attention/test_sdpa.py::test_heads_of_no_width_give_the_mean_of_the_visible_values[*]",
+    ),
+    torch(
         "chunks not rescaled",
         ONLINE,
         "acc = acc.mul_(alpha).add_(",

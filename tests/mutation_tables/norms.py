@@ -159,10 +159,17 @@ NORMS = (
         op("opcheck", "layer_norm", "torch"),
     ),
     torch(
-        "eps of zero let through",
+        "eps of zero refused",
         f"{OPS}norm/checks.py",
-        "if not 0 < eps <",
         "if not 0 <= eps <",
-        norm("bad_input[*-eps_zero]"),
+        "if not 0 < eps <",
+        norm("eps_of_zero_is_torchs[*-torch]"),
+    ),
+    torch(
+        "a negative eps let through",
+        f"{OPS}norm/checks.py",
+        "if not 0 <= eps <",
+        "if not -1 <= eps <",
+        norm("bad_input[*-eps_negative]"),
     ),
 )

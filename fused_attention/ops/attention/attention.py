@@ -40,7 +40,8 @@ def attention(
         k: (batch, kv_heads, seqlen_k, head_dim), kv_heads dividing heads: query head h reads
             key head ``h // (heads // kv_heads)``.
         v: (batch, kv_heads, seqlen_k, head_dim_v).
-            Any strides with a contiguous last dimension; head_dim and head_dim_v from 1 to 256.
+            Any strides with a contiguous last dimension.  If head_dim or head_dim_v is above 256,
+            the limit of the kernels, PyTorch operations compute the attention on every device.
         variants: a variant or a sequence of them, e.g. ``(fa.softcap(30.0), fa.causal())``.
         scale: of the scores; 1 / sqrt(head_dim) by default.
         dropout_p: probability of dropping a weight; the seed is drawn from the default generator
@@ -56,8 +57,9 @@ def attention(
 
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype, device or range.
-        NotImplementedError: nested tensors, forward-mode derivatives, double backward, a gradient
-            for an argument of a variant that has none.
+        NotImplementedError: nested tensors, tensor subclasses that redefine operations,
+            forward-mode derivatives, double backward, a gradient for an argument of a variant that
+            has none.
     """
     variants = as_variants(variants)
     check_scale(scale)

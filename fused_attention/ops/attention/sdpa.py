@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
+from ...plain import check_plain
 from ...variants.bias import bias
 from ...variants.causal import causal
 from ...variants.mask import mask
@@ -31,10 +33,12 @@ def scaled_dot_product_attention(
 
     Args:
         query: (..., heads, seqlen_q, head_dim); leading dimensions broadcast, and may be absent.
+            With a head_dim of 0 all scores are 0, plus a floating attn_mask.
         key: (..., kv_heads, seqlen_k, head_dim).
         value: (..., kv_heads, seqlen_k, head_dim_v).
         attn_mask: broadcastable to (..., heads, seqlen_q, seqlen_k); boolean, True to attend, or
-            floating, added to the scores (differentiable).
+            floating, added to the scores (differentiable).  Or a ``CausalBias`` of the two
+            lengths, from ``torch.nn.attention.bias``, which is applied without a mask in memory.
         dropout_p: probability of dropping a weight; applied always, as in torch.
         is_causal: causal mask aligned top left: query i sees keys ``j <= i``.  (`causal()`, for
             `fused_attention.attention`, is aligned bottom right.)  With an attn_mask too, a query
@@ -45,27 +49,39 @@ def scaled_dot_product_attention(
     Returns (..., heads, seqlen_q, head_dim_v).  The output of a query that sees no key is zero.
 
     Raises ValueError or TypeError, naming the argument, where torch raises RuntimeError;
-    NotImplementedError for nested tensors, forward-mode derivatives and double backward.
+    NotImplementedError for nested tensors, tensor subclasses that redefine operations, forward-mode
+    derivatives and double backward.
     """
     check_scale(scale)
     check_dropout(dropout_p)
     query, key, value = autocast.cast(query, key, value)
     for name, x in zip(_NAMES, (query, key, value), strict=True):
         check_floating(name, x, hint=checks.PAD)
-        if x.ndim < 2 or x.shape[-1] == 0:
-            raise ValueError(
-                f"{name}: expected (..., seqlen, head_dim) with head_dim > 0, got {tuple(x.shape)}"
-            )
+        if x.ndim < 2:
+            raise ValueError(f"{name}: expected (..., seqlen, head_dim), got {tuple(x.shape)}")
     lead, heads = _leading(query, key, value, enable_gqa)
     q, k, v = (_to_4d(x, lead, h) for x, h in zip((query, key, value), heads, strict=True))
     checks.check_tensors(q, k, v, names=_NAMES)
     variants = [causal("top_left")] if is_causal else []
-    if attn_mask is not None:
+    if _is_causal_bias(attn_mask):
+        variants.append(_causal_variant(attn_mask, q, k))
+    elif attn_mask is not None:
         variants.append(_mask_variant(attn_mask, lead))
     checks.check_variants(q, k, variants)
-    out, _ = apply(q, k, v, variants, scale, dropout_p)
+    out = _any_width(q, k, v, variants, scale, dropout_p)
     ndim = max(2, query.ndim, key.ndim, value.ndim)
     return out.reshape((*lead, *out.shape[1:])[-ndim:])
+
+
+def _any_width(q, k, v, variants, scale: float | None, dropout_p: float):
+    """The output, for head dimensions of 0 too: a column of zeros takes the place of none."""
+    head_dim, head_dim_v = q.shape[3], v.shape[3]
+    if head_dim == 0:
+        q, k = F.pad(q, (0, 1)), F.pad(k, (0, 1))
+    if head_dim_v == 0:
+        v = F.pad(v, (0, 1))
+    out, _ = apply(q, k, v, variants, scale, dropout_p)
+    return out[..., :head_dim_v]
 
 
 def _leading(query, key, value, enable_gqa: bool):
@@ -90,10 +106,32 @@ def _to_4d(x, lead, heads: int):
     return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
 
 
+def _is_causal_bias(attn_mask) -> bool:
+    if attn_mask is None or type(attn_mask) in (torch.Tensor, torch.nn.Parameter):
+        return False
+    # Imported only here: it imports torch._dynamo, which takes seconds.
+    from torch.nn.attention.bias import CausalBias
+
+    return isinstance(attn_mask, CausalBias)
+
+
+def _causal_variant(attn_mask, q, k):
+    """The variant that a ``CausalBias`` describes by its attributes; its memory holds nothing."""
+    from torch.nn.attention.bias import CausalVariant
+
+    lengths = attn_mask.seq_len_q, attn_mask.seq_len_kv
+    if lengths != (q.shape[2], k.shape[2]):
+        raise ValueError(
+            f"attn_mask: expected a CausalBias of {q.shape[2]} queries and {k.shape[2]} keys, "
+            f"got one of {lengths[0]} and {lengths[1]}"
+        )
+    upper_left = attn_mask.variant == CausalVariant.UPPER_LEFT
+    return causal("top_left" if upper_left else "bottom_right")
+
+
 def _mask_variant(attn_mask, lead):
     """The mask as a variant; its leading dimensions are folded like those of the tensors."""
-    if not isinstance(attn_mask, torch.Tensor):
-        raise TypeError(f"attn_mask: expected a tensor, got {type(attn_mask).__name__}")
+    check_plain("attn_mask", attn_mask)
     if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
         raise TypeError(f"attn_mask: expected dtype bool or floating, got {attn_mask.dtype}")
     if attn_mask.ndim > len(lead) + 3:

@@ -9,6 +9,7 @@ from numbers import Integral
 
 import torch
 
+from ...plain import check_plain
 from ..checks import ArgumentError, DtypeError, check_floating, check_same_device
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -40,8 +41,7 @@ def check_options(ignore_index, reduction, label_smoothing) -> None:
 
 def check_indices(target, shape: tuple, device: torch.device) -> None:
     """``target``: class indices, one for each of ``shape``."""
-    if not isinstance(target, torch.Tensor):
-        raise TypeError(f"target: expected a tensor, got {type(target).__name__}")
+    check_plain("target", target)
     if tuple(target.shape) != shape:
         raise ArgumentError(f"target: expected shape {shape}, got {tuple(target.shape)}")
     if target.dtype not in INDICES:
@@ -58,7 +58,8 @@ def check_cross_entropy(input, target, weight, ignore_index, reduction, label_sm
     if input.ndim == 0:
         raise ArgumentError("input: expected (C,), (N, C) or (N, C, ...), got a scalar")
     num_classes = input.shape[min(1, input.ndim - 1)]
-    if isinstance(target, torch.Tensor) and target.shape == input.shape:
+    check_plain("target", target)
+    if target.shape == input.shape:
         if not target.is_floating_point():
             raise DtypeError(
                 "target: expected class probabilities, which have the shape of input, to be "
@@ -70,7 +71,7 @@ def check_cross_entropy(input, target, weight, ignore_index, reduction, label_sm
             )
     else:
         rows = () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
-        if input.ndim == 1 and isinstance(target, torch.Tensor) and target.shape == (1,):
+        if input.ndim == 1 and target.shape == (1,):
             rows = (1,)
         check_indices(target, rows, input.device)
     if weight is not None:

@@ -39,7 +39,8 @@ def add_layer_norm(
 
     Returns:
         ``normed`` in the dtype that `layer_norm` returns for x; ``new_residual`` in that of
-        residual.  The sum is rounded to that dtype before it is normalized, as in unfused code.
+        residual: bf16 and fp32 for a bf16 ``x`` and an fp32 ``residual``.  The sum is rounded to
+        the dtype of ``residual`` before it is normalized, as in unfused code.
 
     Raises:
         ValueError, TypeError, NotImplementedError: as `layer_norm` does.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ...plain import check_plain
 from ..checks import ArgumentError, check_floating, check_same_device
 from ..layout import accumulator
 
@@ -33,6 +34,7 @@ def check_parameter(name: str, parameter, x, normalized_shape, dtypes: Sequence)
         return
     if not isinstance(parameter, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor or None, got {type(parameter).__name__}")
+    check_plain(name, parameter)
     if tuple(parameter.shape) != tuple(normalized_shape):
         raise ArgumentError(
             f"{name}: expected shape {tuple(normalized_shape)}, that of normalized_shape, "
@@ -52,11 +54,11 @@ def check_affine(weight, bias, x, normalized_shape) -> None:
 
 
 def check_eps(eps) -> None:
-    """``eps`` is a positive number."""
+    """``eps`` is a finite number, 0 or more."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)):
         raise TypeError(f"eps: expected a number, got {type(eps).__name__}")
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps: expected a positive number, got {eps}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps: expected 0 or a positive number, got {eps}")
 
 
 def check_residual(x: torch.Tensor, residual) -> None:

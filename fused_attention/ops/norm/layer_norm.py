@@ -30,15 +30,15 @@ def layer_norm(
         normalized_shape: the dimensions that are normalized together.
         weight, bias: of shape normalized_shape, in the dtype of x; or in fp32 where x is in half
             precision, a bias only together with a weight.
-        eps: added to the variance; positive.
+        eps: added to the variance; 0 or more.  With 0, a constant row is NaN, as in PyTorch.
 
     Returns:
         x's shape and dtype (fp32 under CUDA autocast, as PyTorch's).  Statistics are fp32 whatever
         the dtype.  The backward pass is deterministic.
 
     Raises:
-        ValueError: a shape or device that does not fit, eps that is not positive.  For shapes it
-            is also a RuntimeError, as in PyTorch.
+        ValueError: a shape or device that does not fit, eps that is negative or not finite.  For
+            shapes it is also a RuntimeError, as in PyTorch.
         TypeError: an argument of the wrong type or dtype.
         NotImplementedError: nested and sparse tensors; on a GPU, forward-mode derivatives and
             double backward.

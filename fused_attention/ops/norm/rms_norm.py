@@ -28,16 +28,17 @@ def rms_norm(
         x: (..., *normalized_shape); fp16, bf16, fp32 or fp64.
         normalized_shape: the dimensions that are normalized together.
         weight: of shape normalized_shape, of any of these dtypes.
-        eps: added to the mean square; positive.  By default the spacing of numbers at one, in the
-            dtype of the statistics: 1.2e-7, for fp64 2.2e-16.
+        eps: added to the mean square; 0 or more.  With 0, a row of zeros is NaN, as in PyTorch.
+            By default the spacing of numbers at one, in the dtype of the statistics: 1.2e-7, for
+            fp64 2.2e-16.
 
     Returns:
         x's shape and dtype (fp32 under CUDA autocast, as PyTorch's).  Statistics are fp32 whatever
         the dtype.  The backward pass is deterministic.
 
     Raises:
-        ValueError: a shape or device that does not fit, eps that is not positive.  For shapes it
-            is also a RuntimeError, as in PyTorch.
+        ValueError: a shape or device that does not fit, eps that is negative or not finite.  For
+            shapes it is also a RuntimeError, as in PyTorch.
         TypeError: an argument of the wrong type or dtype.
         NotImplementedError: nested and sparse tensors; on a GPU, forward-mode derivatives and
             double backward.

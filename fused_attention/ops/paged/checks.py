@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from ...plain import check_plain
 from ..attention.checks import MAX_HEAD_DIM
 from ..checks import check_dense
 from .quantization import FLOATS, LARGEST, NARROWER
@@ -81,6 +82,7 @@ def check_storage(kv, scales) -> None:
         raise ValueError(f"scales: expected a tensor, for kv is stored in {kv.dtype}, got None")
     if not isinstance(scales, torch.Tensor) or scales.dtype != torch.float32:
         raise TypeError(f"scales: expected a float32 tensor, got {_kind(scales)}")
+    check_plain("scales", scales)
     shapes = ((2, kv_heads), (num_blocks, 2, page_size, kv_heads))
     if tuple(scales.shape) not in shapes:
         raise ValueError(

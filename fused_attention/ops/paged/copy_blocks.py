@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...plain import check_plain
 from .. import backend
 from ..registration import define
 from . import checks
@@ -24,8 +25,7 @@ def copy_blocks(kv: torch.Tensor, pairs: torch.Tensor) -> None:
             check them on the host.
         NotImplementedError: kv requires a gradient; the op has none.
     """
-    if not isinstance(kv, torch.Tensor):
-        raise TypeError(f"kv: expected a tensor, got {type(kv).__name__}")
+    check_plain("kv", kv)
     if kv.dtype not in (*FLOATS, *LARGEST):
         raise TypeError(f"kv: expected a dtype that is stored, got {kv.dtype}")
     if kv.ndim < 2:

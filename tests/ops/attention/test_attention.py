@@ -32,6 +32,7 @@ from ...helpers.rounding import ATEN_HALF_EXP
 from ...helpers.stacks import Sizes
 from ...helpers.support import (
     FLOATS,
+    Launches,
     every_leg,
     forget_bounds,
     name_of,
@@ -44,6 +45,15 @@ from ...helpers.support import (
 @over_cases(CASES)
 def test_output_and_gradients(device, case, dtype):
     budget.check(case.inputs(dtype, device), **case.options)
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("dim, dim_v", [(257, 8), (8, 257)])
+def test_wide_heads_are_not_left_to_the_kernels(dim, dim_v, monkeypatch):
+    launches = Launches().watch(monkeypatch)
+    q, k, v = (torch.randn(1, 1, 4, d, requires_grad=True) for d in (dim, dim, dim_v))
+    fa.attention(q, k, v).sum().backward()
+    assert launches.count == 0
 
 
 @every_leg

@@ -45,11 +45,8 @@ def _wrong_tensors():
     yield "heads", tensors(k=(2, 3, 7, 8), v=(2, 3, 7, 8)), ValueError, divides
     divides = ["k", "divides", "4", "0"]
     yield "no_heads", tensors(k=(2, 0, 7, 8), v=(2, 0, 7, 8)), ValueError, divides
-    wide = tensors((1, 1, 3, 257), (1, 1, 3, 257), (1, 1, 3, 8))
-    yield "wide", wide, ValueError, ["q", "1 to 256", "257"]
-    yield "wide_v", tensors(v=(2, 2, 7, 300)), ValueError, ["v", "1 to 256", "300"]
     thin = tensors((1, 1, 3, 0), (1, 1, 3, 0), (1, 1, 3, 8))
-    yield "no_width", thin, ValueError, ["q", "1 to 256", "0"]
+    yield "no_width", thin, ValueError, ["q", "at least 1", "0"]
     yield "stride", replaced(0, last), ValueError, ["q", "contiguous last dimension", "5"]
     yield "stride_k", replaced(1, torch.zeros(2, 2, 8, 7).mT), ValueError, ["k", "contiguous", "7"]
     yield "integers", tensors(dtype=torch.int64), TypeError, ["q", "float16", "torch.int64"]

@@ -156,6 +156,51 @@ def test_shapes(shapes, is_causal):
     compare(q, k, v, dtype=torch.float32, is_causal=is_causal)
 
 
+NO_WIDTH = [
+    ((2, 3, 5, 0), (2, 3, 9, 0), (2, 3, 9, 4)),
+    ((2, 3, 5, 0), (2, 3, 9, 0), (2, 3, 9, 0)),
+    ((2, 3, 5, 8), (2, 3, 9, 8), (2, 3, 9, 0)),
+    ((5, 0), (9, 0), (9, 4)),
+    ((1, 2, 5, 0), (1, 2, 9, 0), (1, 2, 9, 300)),
+]
+
+
+@pytest.mark.parametrize("shapes", NO_WIDTH, ids=str)
+@pytest.mark.parametrize("given", ["nothing", "causal", "bool", "float", "scale"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_heads_of_no_width_give_the_mean_of_the_visible_values(shapes, given, dtype):
+    q, k, v = (x.requires_grad_() for x in tensors(*shapes, dtype=dtype))
+    (mask,) = tensors((5, 9), dtype=dtype)
+    mask = mask if given == "float" else mask > -0.5 if given == "bool" else None
+    scale = 3.0 if given == "scale" else None
+    out = fa.scaled_dot_product_attention(q, k, v, mask, is_causal=given == "causal", scale=scale)
+    weights = torch.zeros(5, 9, dtype=torch.float64)
+    if given == "causal":
+        weights = weights.masked_fill(~torch.ones(5, 9, dtype=torch.bool).tril(), -math.inf)
+    elif given == "bool":
+        weights = weights.masked_fill(~mask, -math.inf)
+    elif given == "float":
+        weights = mask.double()
+    if q.shape[-1]:
+        weights = weights + (q.double() @ k.double().mT) * (scale or q.shape[-1] ** -0.5)
+    expected = weights.softmax(-1) @ v.double()
+    assert out.dtype == dtype
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+    gradients = torch.autograd.grad(out.sum(), (q, k, v))
+    assert [g.shape for g in gradients] == [x.shape for x in (q, k, v)]
+    if not (given == "causal" and q.ndim == 2):  # torch's own needs three dimensions then
+        theirs = F.scaled_dot_product_attention(
+            q.double(),
+            k.double(),
+            v.double(),
+            mask.double() if given == "float" else mask,
+            is_causal=given == "causal",
+            scale=scale,
+        )
+        torch.testing.assert_close(theirs, expected)
+
+
 def test_mask_of_many_leading_dimensions():
     q, k, v = tensors((2, 4, 3, 5, 8), (2, 4, 3, 9, 8), (2, 4, 3, 9, 8))
     for shape in ((5, 9), (3, 1, 9), (4, 1, 5, 9), (2, 1, 3, 1, 9)):

@@ -66,6 +66,41 @@ def test_nan_and_inf_stay_in_their_rows_as_torch_has_them(device, fused, torch_n
 
 @every_leg
 @every_norm
+@every_size
+@pytest.mark.parametrize("eps", [0, 0.0], ids=["int", "float"])
+def test_eps_of_zero_is_torchs(device, fused, torch_norm, hidden, eps):
+    """A row without variance, or for RMSNorm of zeros, is NaN, and so is its gradient."""
+    x = normal(4, hidden, device=device)
+    x[1], x[2] = 2, 0
+    x.requires_grad_()
+    grad = normal(4, hidden, device=device, seed=1)
+    found, expected = fused(x, (hidden,), eps=eps), torch_norm(x, (hidden,), eps=eps)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    ours, theirs = (torch.autograd.grad(y, x, grad) for y in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+    add = {fa.layer_norm: fa.add_layer_norm, fa.rms_norm: fa.add_rms_norm}[fused]
+    normed = add(x, torch.zeros_like(x), (hidden,), eps=eps, prenorm=False)
+    torch.testing.assert_close(normed, expected, equal_nan=True)
+    assert expected[2].isnan().all() and expected[[0, 3]].isfinite().all()
+
+
+@every_leg
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
+@pytest.mark.parametrize("add", [fa.add_layer_norm, fa.add_rms_norm])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_sum_has_the_dtype_of_the_residual_and_the_norm_that_of_x(device, add, dtype, weighted):
+    x, residual = normal(3, 8, dtype=dtype, device=device), normal(3, 8, device=device, seed=1)
+    for stream in (residual, residual.to(dtype)):
+        for weight in (torch.ones(8, device=device, dtype=d) for d in (dtype, torch.float32)):
+            weights = (weight,) if weighted else ()
+            normed, total = add(x, stream, (8,), *weights)
+            assert normed.dtype == dtype and total.dtype == stream.dtype
+            assert torch.equal(total, stream + x)
+            assert add(x, stream, (8,), *weights, prenorm=False).dtype == dtype
+
+
+@every_leg
+@every_norm
 @pytest.mark.parametrize("shape", [(0, 8), (3, 0), (0, 0), (2, 0, 5)], ids=str)
 def test_nothing_to_normalize(device, fused, torch_norm, shape):
     x = torch.zeros(shape, device=device, requires_grad=True)
@@ -269,7 +304,6 @@ WRONG = {
     "weight_device": ((SMALL, (4,), META), {}, ValueError, ["weight", "cpu", "meta"]),
     "weight_list": ((SMALL, (4,), [1.0] * 4), {}, TypeError, ["weight", "tensor", "list"]),
     "weight_int": ((SMALL, (4,), torch.ones(4).long()), {}, TypeError, ["weight", "int64"]),
-    "eps_zero": ((SMALL, (4,)), {"eps": 0.0}, ValueError, ["eps", "positive", "0.0"]),
     "eps_negative": ((SMALL, (4,)), {"eps": -1e-5}, ValueError, ["eps", "positive", "-1e-05"]),
     "eps_nan": ((SMALL, (4,)), {"eps": math.nan}, ValueError, ["eps", "positive", "nan"]),
     "eps_inf": ((SMALL, (4,)), {"eps": math.inf}, ValueError, ["eps", "positive", "inf"]),
