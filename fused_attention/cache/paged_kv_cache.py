@@ -23,7 +23,7 @@ from .page_tables import PageTables, Seq
 from .step_tensors import StepTensors
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_QUANTISED = (torch.int8, torch.float8_e4m3fn)
+_QUANTIZED = (torch.int8, torch.float8_e4m3fn)
 _PAGE_MULTIPLE = 16  # a tile of keys, 16 at least, must divide a page
 
 
@@ -112,7 +112,7 @@ class PagedKVCache:
 
         self.kv = pages(head_dim, dtype=kv_dtype)
         self.scales: list[torch.Tensor | None] = [None] * num_layers
-        self._token_scales = kv_dtype in _QUANTISED and kv_scales is None
+        self._token_scales = kv_dtype in _QUANTIZED and kv_scales is None
         if self._token_scales:
             self.scales = pages(dtype=torch.float32)
         elif kv_scales is not None:
@@ -356,7 +356,7 @@ def _check_dtypes(dtype, kv_dtype) -> None:
     if dtype not in _DTYPES:
         raise TypeError(f"dtype: expected float32, float16 or bfloat16, got {dtype}")
     narrower = [x for x in _DTYPES if torch.promote_types(dtype, x) == dtype]
-    if kv_dtype not in (*narrower, *_QUANTISED):
+    if kv_dtype not in (*narrower, *_QUANTIZED):
         raise NotImplementedError(
             f"kv_dtype: expected {dtype} or one it can hold, int8 or float8_e4m3fn, got {kv_dtype}"
         )
@@ -365,7 +365,7 @@ def _check_dtypes(dtype, kv_dtype) -> None:
 def _check_scales(kv_scales, kv_dtype, shape: tuple[int, ...]) -> None:
     if kv_scales is None:
         return
-    if kv_dtype not in _QUANTISED:
+    if kv_dtype not in _QUANTIZED:
         raise ValueError(f"kv_scales: expected None for kv_dtype {kv_dtype}, which needs none")
     if not isinstance(kv_scales, torch.Tensor) or kv_scales.dtype != torch.float32:
         got = kv_scales.dtype if isinstance(kv_scales, torch.Tensor) else type(kv_scales).__name__

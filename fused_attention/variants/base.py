@@ -221,7 +221,7 @@ def define_variant(name: str, **hooks) -> VariantType:
             raise ValueError(f"variant {name!r}: {missing} is missing beside its twin")
     hooked = kind.mask is not None or kind.score is not None
     if hooked == (kind.sink_logit is not None):
-        raise ValueError(f"variant {name!r}: expected a mask or a score, or an sink_logit alone")
+        raise ValueError(f"variant {name!r}: expected a mask or a score, or a sink_logit alone")
     if kind.score is not None and kind.additive == (kind.score_grad is not None):
         raise ValueError(
             f"variant {name!r}: a score needs either additive=True or a score_grad, not both"
