@@ -386,14 +386,14 @@ PATHS = (
     ),
     torch(
         "a tangent of an outer level dropped",
-        f"{OPS}registration.py",
+        f"{OPS}transforms.py",
         "if functorch.maybe_get_level(x) in levels:",
         "if False:",
         "ops/test_transforms.py::test_forward_over_reverse[attention-aten]",
     ),
     torch(
         "vmap computes the first entry for all",
-        f"{OPS}registration.py",
+        f"{OPS}transforms.py",
         "x.select(dim, i)",
         "x.select(dim, 0)",
         "ops/test_transforms.py::test_vmap[attention-aten-0]",

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from .. import backend
 from ..checks import DtypeError, check_floating, check_same_device
-from ..registration import define, refuse_forward_mode
+from ..registration import define
+from ..transforms import refuse_forward_mode
 from .checks import check_approximate
 
 _INSTEAD = "torch.nn.functional.gelu of the sum"

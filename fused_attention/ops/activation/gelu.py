@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from .. import backend
 from ..checks import DtypeError, check_floating
 from ..layout import pointwise_like
-from ..registration import define, refuse_forward_mode
+from ..registration import define
+from ..transforms import refuse_forward_mode
 from .checks import check_approximate
 
 _INSTEAD = "torch.nn.functional.gelu"

@@ -6,7 +6,8 @@ import torch
 
 from .. import backend
 from ..checks import DtypeError, check_floating, check_same_device
-from ..registration import define, refuse_forward_mode
+from ..registration import define
+from ..transforms import refuse_forward_mode
 from . import torch_backend
 from .checks import check_approximate
 

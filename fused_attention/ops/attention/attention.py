@@ -12,7 +12,8 @@ from ...variants.base import Variant, as_variants, decode, encode
 from .. import autocast, backend
 from ..checks import check_dropout, check_scale
 from ..layout import accumulator, empty_gradient, empty_like
-from ..registration import define, refuse_forward_mode
+from ..registration import define
+from ..transforms import refuse_forward_mode
 from . import checks, sinks, torch_backend
 from .dropout import Dropout
 

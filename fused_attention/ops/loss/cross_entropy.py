@@ -9,7 +9,8 @@ from torch.nn import _reduction
 from .. import autocast, backend
 from ..checks import DtypeError
 from ..layout import accumulator
-from ..registration import define, refuse_forward_mode
+from ..registration import define
+from ..transforms import refuse_forward_mode
 from .checks import check_cross_entropy
 from .reduction import mean
 

@@ -21,7 +21,8 @@ from ... import tuning
 from .. import autocast, backend
 from ..checks import ArgumentError, DtypeError, check_floating
 from ..layout import accumulator
-from ..registration import define, refuse_forward_mode
+from ..registration import define
+from ..transforms import refuse_forward_mode
 from .checks import check_indices, check_like, check_options, check_range
 from .reduction import mean
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from ... import philox
 from .. import backend
 from ..checks import check_dropout, check_floating
-from ..registration import refuse_forward_mode
+from ..transforms import refuse_forward_mode
 from . import checks, operators
 from .torch_backend import dropped
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from .. import backend
 from ..checks import check_floating
-from ..registration import refuse_forward_mode
+from ..transforms import refuse_forward_mode
 from . import checks, operators
 
 

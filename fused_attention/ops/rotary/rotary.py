@@ -7,7 +7,8 @@ import torch
 from .. import backend
 from ..checks import check_floating, check_index_range, check_index_type, check_same_device
 from ..layout import empty_like
-from ..registration import define, refuse_forward_mode
+from ..registration import define
+from ..transforms import refuse_forward_mode
 from . import torch_backend
 from .scaling import RotaryScaling
 
