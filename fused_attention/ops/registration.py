@@ -6,6 +6,7 @@ what an operator computes, what it returns for fake tensors, and its backward fo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 
@@ -130,6 +131,13 @@ def _autograd_kernel(
     return kernel
 
 
+_NO_GUARD = contextlib.nullcontext()
+
+
+def _device_of(x: torch.Tensor):
+    return torch.cuda.device_of(x) if x.is_cuda else _NO_GUARD
+
+
 def _isolated(implementation: Callable) -> Callable:
     """Run with autocast off, and on the GPU of the first argument, a tensor in every schema.
 
@@ -139,7 +147,7 @@ def _isolated(implementation: Callable) -> Callable:
 
     @functools.wraps(implementation)
     def run(first, *args):
-        with torch._C._DisableAutocast(), torch.cuda.device_of(first):
+        with torch._C._DisableAutocast(), _device_of(first):
             return implementation(first, *args)
 
     return run

@@ -408,22 +408,22 @@ PATHS = (
     torch(
         "kernels launched on the current device",
         f"{OPS}registration.py",
-        "with torch._C._DisableAutocast(), torch.cuda.device_of(first):",
+        "with torch._C._DisableAutocast(), _device_of(first):",
         "with torch._C._DisableAutocast():",
         "ops/test_devices.py::test_every_launch_of_attention_is_guarded",
     ),
     torch(
         "autocast inside an operator",
         f"{OPS}registration.py",
-        "with torch._C._DisableAutocast(), torch.cuda.device_of(first):",
-        "with torch.cuda.device_of(first):",
+        "with torch._C._DisableAutocast(), _device_of(first):",
+        "with _device_of(first):",
         "ops/attention/test_registration.py::test_autocast_ends_at_the_operators[*bias-torch]",
     ),
     torch(
         "autocast inside the operators of a loss",
         f"{OPS}registration.py",
-        "with torch._C._DisableAutocast(), torch.cuda.device_of(first):",
-        "with torch.cuda.device_of(first):",
+        "with torch._C._DisableAutocast(), _device_of(first):",
+        "with _device_of(first):",
         "ops/test_ops.py::test_autocast_ends_at_the_operators[cross_entropy_weighted_smoothed-torch]",
     ),
     torch(

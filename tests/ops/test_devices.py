@@ -83,7 +83,7 @@ def launches(monkeypatch):
         yield
         guards[0] -= 1
 
-    monkeypatch.setattr(torch.cuda, "device_of", guard)
+    monkeypatch.setattr(registration, "_device_of", guard)
     monkeypatch.setattr(backend, "uses_triton", lambda *tensors: True)
     monkeypatch.setattr(fa.tuning, "architecture", lambda device: "sm_90")
     monkeypatch.setattr(
