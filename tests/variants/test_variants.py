@@ -239,3 +239,19 @@ def test_lengths_of_any_size(device, dtype, keys):
 def test_ints_that_an_operator_cannot_carry_are_refused(number):
     with pytest.raises(ValueError, match=r"argument 0 must be an int from -2\*\*53 to 2\*\*53"):
         custom_variants.STRIPES(number)
+
+
+@every_leg
+def test_softcap_keeps_the_digits_of_its_derivative(device):
+    """Each row sees scores x and 0: dq is p (1 - p) / cosh²(x), accurate where tanh is near one."""
+    x = torch.logspace(-3, 1.6, 60, device=device)
+    q = torch.cat([x, -x]).reshape(1, 1, -1, 1).requires_grad_()
+    k = torch.tensor([1.0, 0.0], device=device).reshape(1, 1, 2, 1)
+    out = fa.attention(q, k, k, fa.softcap(1.0), scale=1.0)
+    (dq,) = torch.autograd.grad(out.sum(), q)
+    exact = q.detach().double()
+    p = exact.tanh().sigmoid()
+    exact = p * (1 - p) / exact.cosh().square()
+    # exp2 has the relative error of its argument's rounding, which grows with x.
+    eps = torch.finfo(torch.float32).eps
+    assert ((dq / exact - 1).abs() <= eps * (8 + 4 * q.detach().abs())).all()
