@@ -1,4 +1,4 @@
-"""Attention backward: the weights are recomputed from the LSE; there are no atomics.
+"""Attention backward: the weights are recomputed from each row's statistics; no atomics.
 
 FlashAttention-2 (Dao 2023, arXiv 2307.08691).  Every kernel owns what it writes, so the gradients
 are the same bit for bit every time:
@@ -30,7 +30,7 @@ from .hooks import (
 from .launch import LaunchOptions, padded, strides
 from .memory import load_rows, store_rows
 from .numerics import dot, dot_add, round_to
-from .softmax import load_lse, weights
+from .softmax import final_scores, load_stats, oriented, weights
 
 
 @triton.jit
@@ -74,7 +74,7 @@ def _dkdv_kernel(
     k_ptr,
     v_ptr,
     do_ptr,
-    lse_ptr,
+    stats_ptr,
     delta_ptr,
     dk_ptr,
     dv_ptr,
@@ -134,6 +134,7 @@ def _dkdv_kernel(
     kv_idx = tl.minimum(offs_n, seqlen_k - 1)[:, None]
     k = load_rows(k_ptr, offs_n, stride_kn, 0, seqlen_k, HEAD_DIM, BLOCK_D, True)  # (N, D)
     v = load_rows(v_ptr, offs_n, stride_vn, 0, seqlen_k, HEAD_DIM_V, BLOCK_DV, True)  # (N, DV)
+    k, unit = oriented(k, sm_scale, SCORES)
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
     last = tl.minimum(start_n + BLOCK_N, seqlen_k) - 1
@@ -143,7 +144,7 @@ def _dkdv_kernel(
         off_bh = (off_b * num_kv_heads * GROUP_SIZE + off_h).to(tl.int64)
         q_head = head_ptr(q_ptr, off_b, off_h, stride_qb, stride_qh)
         do_head = head_ptr(do_ptr, off_b, off_h, stride_dob, stride_doh)
-        lse_head = lse_ptr + off_bh * seqlen_q
+        stats_head = stats_ptr + 2 * off_bh * seqlen_q
         delta_head = delta_ptr + off_bh * seqlen_q
         bounds = fold_bounds(
             off_b,
@@ -164,10 +165,11 @@ def _dkdv_kernel(
                 offs_m = start_m + tl.arange(0, BLOCK_M)
                 row = tl.minimum(offs_m, seqlen_q - 1)
                 q = load_rows(q_head, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, PARTIAL)
-                lse = load_lse(lse_head, offs_m, seqlen_q)
+                m, log_sum = load_stats(stats_head, offs_m, seqlen_q)
                 s = dot(k, tl.trans(q), PRECISION)  # (N, M)
                 at = (off_b, off_h, (row + offset)[None, :], kv_idx, seqlen_q, seqlen_k)
-                p = weights(s, sm_scale, lse[None, :], at, SCORES, score_args)
+                scores = final_scores(s, sm_scale, at, SCORES, score_args)
+                p = weights(scores, unit, m[None, :], log_sum[None, :])
                 if PARTIAL:
                     keep = fold_masks((offs_m < seqlen_q)[None, :], at, MASKS, mask_args)
                     p = tl.where(keep, p, 0.0)
@@ -203,7 +205,7 @@ def _dq_kernel(
     k_ptr,
     v_ptr,
     do_ptr,
-    lse_ptr,
+    stats_ptr,
     delta_ptr,
     dq_ptr,
     seed_ptr,
@@ -250,7 +252,7 @@ def _dq_kernel(
     v_ptr = head_ptr(v_ptr, off_b, off_hk, stride_vb, stride_vh)
     do_ptr = head_ptr(do_ptr, off_b, off_h, stride_dob, stride_doh)
     dq_ptr = head_ptr(dq_ptr, off_b, off_h, stride_dqb, stride_dqh)
-    lse_ptr += off_bh.to(tl.int64) * seqlen_q
+    stats_ptr += 2 * off_bh.to(tl.int64) * seqlen_q
     delta_ptr += off_bh.to(tl.int64) * seqlen_q
 
     offset = seqlen_k - seqlen_q
@@ -258,7 +260,8 @@ def _dq_kernel(
     row = tl.minimum(offs_m, seqlen_q - 1)[:, None]
     q = load_rows(q_ptr, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, True)  # (M, D)
     do = load_rows(do_ptr, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, True)  # (M, DV)
-    lse = load_lse(lse_ptr, offs_m, seqlen_q)[:, None]
+    q, unit = oriented(q, sm_scale, SCORES)
+    m, log_sum = load_stats(stats_ptr, offs_m, seqlen_q)
     delta = tl.load(delta_ptr + offs_m, mask=offs_m < seqlen_q, other=0.0)[:, None]
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
 
@@ -276,7 +279,8 @@ def _dq_kernel(
             s = dot(q, tl.trans(k), PRECISION)  # (M, N)
             kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if PARTIAL else offs_n[None, :]
             at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)
-            p = weights(s, sm_scale, lse, at, SCORES, score_args)
+            scores = final_scores(s, sm_scale, at, SCORES, score_args)
+            p = weights(scores, unit, m[:, None], log_sum[:, None])
             v = load_rows(v_ptr, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, PARTIAL)
             dp = dot(do, tl.trans(v), PRECISION)  # (M, N)
             if DROPOUT:
@@ -300,7 +304,7 @@ def _dbias_kernel(
     k_ptr,
     v_ptr,
     do_ptr,
-    lse_ptr,
+    stats_ptr,
     delta_ptr,
     dbias_ptr,
     seed_ptr,
@@ -403,11 +407,12 @@ def _dbias_kernel(
             k = load_rows(k_head, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, True)
             v = load_rows(v_head, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, True)
             do = load_rows(do_head, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, True)
-            lse = load_lse(lse_ptr + head, offs_m, seqlen_q)[:, None]
+            m, log_sum = load_stats(stats_ptr + 2 * head, offs_m, seqlen_q)
             delta = tl.load(delta_ptr + head + offs_m, mask=offs_m < seqlen_q, other=0.0)[:, None]
             s = dot(q, tl.trans(k), PRECISION)  # (M, N)
             at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)
-            p = weights(s, sm_scale, lse, at, SCORES, score_args)
+            scores = final_scores(s, sm_scale, at, SCORES, score_args)
+            p = weights(scores, 1.0, m[:, None], log_sum[:, None])
             s = s * sm_scale
             dp = dot(do, tl.trans(v), PRECISION)  # (M, N)
             if DROPOUT:
@@ -453,12 +458,12 @@ def attention_delta(o, do, dlse, delta, config) -> None:
     )
 
 
-def attention_dkdv(q, k, v, do, lse, delta, dk, dv, options: LaunchOptions) -> None:
+def attention_dkdv(q, k, v, do, stats, delta, dk, dv, options: LaunchOptions) -> None:
     """Fill ``dk`` (B, K, N, D) and ``dv`` (B, K, N, DV); K key heads."""
     batch, num_kv_heads, seqlen_k, _ = k.shape
     grid = (triton.cdiv(seqlen_k, options.config.block_n) * num_kv_heads * batch,)
     _dkdv_kernel[grid](
-        *(q, k, v, do, lse, delta, dk, dv, options.seed),
+        *(q, k, v, do, stats, delta, dk, dv, options.seed),
         *strides(q, k, v, do, dk, dv),
         *(num_kv_heads, q.shape[2], seqlen_k),
         *options.arguments,
@@ -468,12 +473,12 @@ def attention_dkdv(q, k, v, do, lse, delta, dk, dv, options: LaunchOptions) -> N
     )
 
 
-def attention_dq(q, k, v, do, lse, delta, dq, options: LaunchOptions) -> None:
+def attention_dq(q, k, v, do, stats, delta, dq, options: LaunchOptions) -> None:
     """Fill ``dq`` (B, H, M, D)."""
     batch, num_heads, seqlen_q, _ = q.shape
     grid = (triton.cdiv(seqlen_q, options.config.block_m) * num_heads * batch,)
     _dq_kernel[grid](
-        *(q, k, v, do, lse, delta, dq, options.seed),
+        *(q, k, v, do, stats, delta, dq, options.seed),
         *strides(q, k, v, do, dq),
         *(num_heads, seqlen_q, k.shape[2]),
         *options.arguments,
@@ -483,7 +488,7 @@ def attention_dq(q, k, v, do, lse, delta, dq, options: LaunchOptions) -> None:
     )
 
 
-def attention_dbias(q, k, v, do, lse, delta, shape, index: int, options: LaunchOptions):
+def attention_dbias(q, k, v, do, stats, delta, shape, index: int, options: LaunchOptions):
     """The gradient, fp32, of the argument of score hook ``index``; its 4-D shape is ``shape``."""
     full = (*q.shape[:3], k.shape[2])
     tiles = (
@@ -496,9 +501,9 @@ def attention_dbias(q, k, v, do, lse, delta, shape, index: int, options: LaunchO
         tiles[0] if sums[2] else shape[2],
         tiles[1] if sums[3] else shape[3],
     )
-    dbias = q.new_empty(partial, dtype=lse.dtype)
+    dbias = q.new_empty(partial, dtype=delta.dtype)
     _dbias_kernel[(tiles[0] * tiles[1] * shape[0] * shape[1],)](
-        *(q, k, v, do, lse, delta, dbias, options.seed),
+        *(q, k, v, do, stats, delta, dbias, options.seed),
         *strides(q, k, v, do),
         *dbias.stride(),
         *full,

@@ -5,7 +5,7 @@ FlashAttention-2 (Dao 2023, arXiv 2307.08691), with the variant stack of `hooks`
     B, H      batch, query heads; GROUP_SIZE query heads share one key head
     M, N      rows of q, keys; the loop runs over tiles of BLOCK_N keys
     D, DV     head_dim of q and k, and of v, padded to the powers of two BLOCK_D and BLOCK_DV
-    m_i, l_i  running maximum (base 2) and running sum of each row's exponentials
+    m_i, l_i  running maximum and running sum of each row's exponentials
 
 A tile of keys is full if every row of the program sees all of it, and needs no mask; the other
 visible tiles are partial.  There is one loop for each kind, unrolled from the same source.
@@ -19,8 +19,16 @@ from .grid import head_ptr, query_tile
 from .hooks import block_count, block_start, fold_bounds, fold_masks
 from .launch import LaunchOptions, strides
 from .memory import load_rows, store_rows
-from .numerics import dot, dot_add, negative, round_to
-from .softmax import LN2, fold_scaled_scores, online_softmax
+from .numerics import dot, dot_add, round_to
+from .softmax import (
+    LN2,
+    final_scores,
+    finite,
+    log2_sum,
+    online_softmax,
+    oriented,
+    store_stats,
+)
 
 
 @triton.jit
@@ -30,6 +38,7 @@ def _attention_forward_kernel(
     v_ptr,
     o_ptr,
     lse_ptr,
+    stats_ptr,
     seed_ptr,
     stride_qb,
     stride_qh,
@@ -70,14 +79,13 @@ def _attention_forward_kernel(
     v_ptr = head_ptr(v_ptr, off_b, off_hk, stride_vb, stride_vh)
     o_ptr = head_ptr(o_ptr, off_b, off_h, stride_ob, stride_oh)
     lse_ptr += off_bh.to(tl.int64) * seqlen_q
+    stats_ptr += 2 * off_bh.to(tl.int64) * seqlen_q
 
     offset = seqlen_k - seqlen_q
     offs_m = start_m + tl.arange(0, BLOCK_M)
     row = tl.minimum(offs_m, seqlen_q - 1)[:, None]
     q = load_rows(q_ptr, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, True)  # (M, D)
-    if len(SCORES) == 0:
-        q = tl.where(sm_scale < 0, negative(q), q)
-        sm_scale = tl.abs(sm_scale)
+    q, unit = oriented(q, sm_scale, SCORES)
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -97,12 +105,11 @@ def _attention_forward_kernel(
 
             kv_idx = tl.minimum(offs_n, seqlen_k - 1)[None, :] if PARTIAL else offs_n[None, :]
             at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)
-            s, scale = fold_scaled_scores(s, sm_scale, at, SCORES, score_args)
+            s = final_scores(s, sm_scale, at, SCORES, score_args)
             if PARTIAL:
                 keep = ((offs_n >= lo) & (offs_n < hi))[None, :]
-                s = tl.where(fold_masks(keep, at, MASKS, mask_args), s * scale, float("-inf"))
-                scale = 1.0
-            m_i, l_i, p, alpha = online_softmax(s, scale, m_i, l_i)
+                s = tl.where(fold_masks(keep, at, MASKS, mask_args), s, float("-inf"))
+            m_i, l_i, p, alpha = online_softmax(s, unit, m_i, l_i)
             if DROPOUT:
                 kept = keep_tile(seed_ptr, off_b, off_h, row, start_n, dropout_threshold, BLOCK_N)
                 p = tl.where(kept, p, 0.0)
@@ -114,16 +121,17 @@ def _attention_forward_kernel(
         acc = acc * dropout_scale
     o = round_to(acc / l_safe[:, None], o_ptr.dtype.element_ty)
     store_rows(o_ptr, offs_m, stride_om, seqlen_q, o, HEAD_DIM_V, BLOCK_DV)
-    lse = (m_i + tl.log2(l_safe)) * LN2  # -inf for a row that sees no key
+    lse = finite(m_i) * unit + log2_sum(l_i) * LN2
     tl.store(lse_ptr + offs_m, lse, mask=offs_m < seqlen_q)
+    store_stats(stats_ptr, offs_m, m_i, l_i, offs_m < seqlen_q)
 
 
-def attention_forward(q, k, v, o, lse, options: LaunchOptions) -> None:
-    """Fill ``o`` (B, H, M, DV) and ``lse`` (B, H, M), fp32, contiguous."""
+def attention_forward(q, k, v, o, lse, stats, options: LaunchOptions) -> None:
+    """Fill ``o`` (B, H, M, DV), ``lse`` (B, H, M) and ``stats`` (B, H, M, 2), fp32, contiguous."""
     batch, num_heads, seqlen_q, _ = q.shape
     grid = (triton.cdiv(seqlen_q, options.config.block_m) * num_heads * batch,)
     _attention_forward_kernel[grid](
-        *(q, k, v, o, lse, options.seed),
+        *(q, k, v, o, lse, stats, options.seed),
         *strides(q, k, v, o),
         *(num_heads, seqlen_q, k.shape[2]),
         *options.arguments,

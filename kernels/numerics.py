@@ -1,6 +1,6 @@
 """Arithmetic that means the same on a GPU and in Triton's interpreter.
 
-The interpreter silently gets three operations on bf16 wrong: products (by ten orders of magnitude),
+The interpreter silently gets arithmetic on bf16 wrong: products (by ten orders of magnitude),
 rounding (it truncates, and some values that should round to 0 do not), and negation (it negates
 the bits as an integer).  The branches below are resolved at compile time.
 """
@@ -41,12 +41,3 @@ def round_to(x, dtype: tl.constexpr):
         return high.to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:
         return x.to(dtype)
-
-
-@triton.jit
-def negative(x):
-    """-x."""
-    if INTERPRETED:
-        return (-x.to(tl.float32)).to(x.dtype)
-    else:
-        return -x

@@ -11,7 +11,7 @@ Flash-Decoding (Dao et al. 2023), and the variant stack of `hooks`.
     S         splits: programs that share the keys of a tile of rows, each writing a partial result
 
 A program computes one tile of rows, one key head and one split.  The combine kernel weights the
-partial results of a token and head by their LSE.
+partial results of a token and head by their statistics (see `softmax`).
 """
 
 import triton
@@ -20,9 +20,9 @@ import triton.language as tl
 from .hooks import block_count, block_start, fold_bounds, fold_masks
 from .launch import LaunchOptions, padded
 from .memory import load_rows
-from .numerics import dot, dot_add, negative, round_to
+from .numerics import dot, dot_add, round_to
 from .quantization import from_storage
-from .softmax import LN2, LOG2E, fold_scaled_scores, online_softmax
+from .softmax import LN2, LOG2E, final_scores, finite, log2_sum, online_softmax, oriented
 
 
 @triton.jit
@@ -105,6 +105,7 @@ def _paged_attention_kernel(
     v_ptr,
     o_ptr,
     lse_ptr,
+    stats_ptr,
     scales_ptr,
     block_table_ptr,
     seq_lens_ptr,
@@ -168,9 +169,7 @@ def _paged_attention_kernel(
     q = tl.load(q[:, None] + offs_d[None, :], mask=some, other=0.0)  # (M, D)
     if SCALES == "head":
         sm_scale *= tl.load(scales_ptr + off_hk)
-    if len(SCORES) == 0:
-        q = tl.where(sm_scale < 0, negative(q), q)
-        sm_scale = tl.abs(sm_scale)
+    q, unit = oriented(q, sm_scale, SCORES)
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -218,14 +217,11 @@ def _paged_attention_kernel(
                 seqlen_q,
                 seqlen_k,
             )
-            s, scale = fold_scaled_scores(s, sm_scale, at_score, SCORES, score_args)
+            s = final_scores(s, sm_scale, at_score, SCORES, score_args)
             if PARTIAL:
                 keep = ((offs_n >= lo) & (offs_n < hi))[None, :]
-                keep = fold_masks(keep, at_score, MASKS, mask_args)
-                s = tl.where(keep, s * scale, float("-inf"))
-            else:
-                s = s * scale
-            m_i, l_i, p, alpha = online_softmax(s, 1.0, m_i, l_i)
+                s = tl.where(fold_masks(keep, at_score, MASKS, mask_args), s, float("-inf"))
+            m_i, l_i, p, alpha = online_softmax(s, unit, m_i, l_i)
             v = load_rows(v_ptr + origin, offs_n, stride_slot, lo, hi, HEAD_DIM, BLOCK_D, PARTIAL)
             v = from_storage(v, q.dtype)
             if SCALES == "token":
@@ -244,14 +240,30 @@ def _paged_attention_kernel(
     out_row = (tl.program_id(2).to(tl.int64) * num_tokens + token) * num_heads + off_h
     o = round_to(acc / l_safe[:, None], o_ptr.dtype.element_ty)
     tl.store(o_ptr + out_row[:, None] * HEAD_DIM + offs_d[None, :], o, mask=some)
-    lse = (m_i + tl.log2(l_safe)) * LN2  # -inf for a row that sees no key
-    tl.store(lse_ptr + out_row, lse, mask=exists)
+    m = finite(m_i) * unit
+    if stats_ptr is None:
+        tl.store(lse_ptr + out_row, m + log2_sum(l_i) * LN2, mask=exists)
+    else:
+        tl.store(stats_ptr + 2 * out_row, m, mask=exists)
+        tl.store(stats_ptr + 2 * out_row + 1, log2_sum(l_i), mask=exists)
+
+
+@triton.jit
+def _load_split_stats(stats_ptr, splits, num_splits, row, num_rows):
+    """Maximum and log2 of the sum of exponentials of a row in some splits.
+
+    A split in which the row sees no key has the maximum -inf and the sum 0.
+    """
+    at = stats_ptr + 2 * (splits * num_rows + row)
+    m = tl.load(at, mask=splits < num_splits, other=0.0)
+    log_sum = tl.load(at + 1, mask=splits < num_splits, other=float("-inf"))
+    return tl.where(log_sum == float("-inf"), float("-inf"), m), log_sum
 
 
 @triton.jit(do_not_specialize=["num_splits"])
 def _combine_kernel(
     partial_ptr,
-    partial_lse_ptr,
+    stats_ptr,
     o_ptr,
     lse_ptr,
     num_splits,
@@ -260,35 +272,32 @@ def _combine_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One row (token and head): the mean of its partial results, (S, D), weighted by exp(LSE)."""
+    """One row (token and head): the mean of its partial results, (S, D).
+
+    The weights are the sums of exponentials relative to the maximum of all splits.
+    """
     num_rows = tl.num_programs(0).to(tl.int64)
     row = tl.program_id(0).to(tl.int64)
     splits = tl.arange(0, MOST_SPLITS)
-    lses = tl.load(
-        partial_lse_ptr + splits * num_rows + row, mask=splits < num_splits, other=float("-inf")
-    )
-    most = tl.max(lses, 0)
-    most = tl.where(most == float("-inf"), 0.0, most)
-    total = tl.sum(tl.exp2((lses - most) * LOG2E), 0)
+    m, log_sum = _load_split_stats(stats_ptr, splits, num_splits, row, num_rows)
+    most = finite(tl.max(m, 0))
+    total = tl.sum(tl.exp2((m - most) * LOG2E + log_sum), 0)
     total_safe = tl.where(total == 0, 1.0, total)
 
     offs_d = tl.arange(0, BLOCK_D)
     acc = tl.zeros([BLOCK_D], tl.float32)
     for start in tl.range(0, num_splits, BLOCK_S):
         offs_s = start + tl.arange(0, BLOCK_S)
-        at = offs_s * num_rows + row
-        real = offs_s < num_splits
-        lse = tl.load(partial_lse_ptr + at, mask=real, other=float("-inf"))
+        m, log_sum = _load_split_stats(stats_ptr, offs_s, num_splits, row, num_rows)
         partial = tl.load(
-            partial_ptr + at[:, None] * HEAD_DIM + offs_d[None, :],
-            mask=real[:, None] & (offs_d < HEAD_DIM)[None, :],
+            partial_ptr + (offs_s * num_rows + row)[:, None] * HEAD_DIM + offs_d[None, :],
+            mask=(offs_s < num_splits)[:, None] & (offs_d < HEAD_DIM)[None, :],
             other=0.0,
         )  # (S, D)
-        acc += tl.sum(tl.exp2((lse - most) * LOG2E)[:, None] * partial, 0)
+        acc += tl.sum(tl.exp2((m - most) * LOG2E + log_sum)[:, None] * partial, 0)
     o = round_to(acc / total_safe, o_ptr.dtype.element_ty)
     tl.store(o_ptr + row * HEAD_DIM + offs_d, o, mask=offs_d < HEAD_DIM)
-    # -inf for a row that sees no key
-    tl.store(lse_ptr + row, tl.where(total == 0, float("-inf"), most + tl.log2(total_safe) * LN2))
+    tl.store(lse_ptr + row, most + log2_sum(total) * LN2)
 
 
 def paged_attention(
@@ -297,6 +306,7 @@ def paged_attention(
     v,
     o,
     lse,
+    stats,
     scales,
     block_table,
     seq_lens,
@@ -305,7 +315,9 @@ def paged_attention(
     one_tile: bool,
     options: LaunchOptions,
 ) -> None:
-    """Fill ``o``, (S, T, H, D), and ``lse``, (S, T, H), fp32, both contiguous.
+    """Fill ``o``, (S, T, H, D), and ``lse``, (T, H), or ``stats``, (S, T, H, 2), if it is not None.
+
+    ``lse`` and ``stats`` are fp32, all three are contiguous; without ``stats``, S is 1.
 
     ``k`` and ``v``, (num_blocks, page_size, kv_heads, head_dim), have equal strides; e4m3 may be
     passed as uint8.  With ``one_tile``, no sequence has more tokens than a tile, and ``num_tiles``
@@ -314,7 +326,7 @@ def paged_attention(
     num_tokens, num_heads, head_dim = q.shape
     page_size, num_kv_heads = k.shape[1:3]
     _paged_attention_kernel[num_tiles, num_kv_heads, o.shape[0]](
-        *(q, k, v, o, lse, scales, block_table, seq_lens, cu_seqlens_q),
+        *(q, k, v, o, lse, stats, scales, block_table, seq_lens, cu_seqlens_q),
         *(*q.stride()[:2], *k.stride()[:3]),
         *(block_table.stride(0), block_table.shape[1], block_table.shape[0], num_tokens),
         *(options.sm_scale, options.stack.mask_args, options.stack.score_args),
@@ -335,11 +347,11 @@ def paged_attention(
     )
 
 
-def paged_attention_combine(partial, partial_lse, o, lse) -> None:
-    """Combine (S, T, H, D) and (S, T, H), fp32, into (T, H, D) and (T, H); all contiguous."""
+def paged_attention_combine(partial, stats, o, lse) -> None:
+    """Combine (S, T, H, D) and (S, T, H, 2), fp32, into (T, H, D) and (T, H); all contiguous."""
     num_splits, head_dim = partial.shape[0], partial.shape[3]
     _combine_kernel[lse.numel(),](
-        *(partial, partial_lse, o, lse, num_splits),
+        *(partial, stats, o, lse, num_splits),
         HEAD_DIM=head_dim,
         MOST_SPLITS=triton.next_power_of_2(num_splits),
         BLOCK_S=min(16, triton.next_power_of_2(num_splits)),

@@ -94,6 +94,7 @@ def launch(case: KernelCase, target: str) -> None:
     q, o, do, dq = (tensor(heads) for _ in range(4))
     k, v, dk, dv = (tensor(kv_heads) for _ in range(4))
     lse, delta = (torch.empty(batch, heads, seqlen, device="meta") for _ in range(2))
+    stats = torch.empty(batch, heads, seqlen, 2, device="meta")
     variants = variants_of(case.stack, batch, heads, seqlen)
     tuned = "dq" if case.kernel == "delta" else case.kernel
     config = tuning.config(tuned, head_dim, dtype, target)
@@ -105,12 +106,14 @@ def launch(case: KernelCase, target: str) -> None:
             dropout_scale=philox.inverse_keep(case.dropout_p),
         )
     launchers = {
-        "forward": lambda: attention_forward.attention_forward(q, k, v, o, lse, options),
+        "forward": lambda: attention_forward.attention_forward(q, k, v, o, lse, stats, options),
         "delta": lambda: attention_backward.attention_delta(o, do, None, delta, options.config),
-        "dkdv": lambda: attention_backward.attention_dkdv(q, k, v, do, lse, delta, dk, dv, options),
-        "dq": lambda: attention_backward.attention_dq(q, k, v, do, lse, delta, dq, options),
+        "dkdv": lambda: attention_backward.attention_dkdv(
+            q, k, v, do, stats, delta, dk, dv, options
+        ),
+        "dq": lambda: attention_backward.attention_dq(q, k, v, do, stats, delta, dq, options),
         "dbias": lambda: attention_backward.attention_dbias(
-            q, k, v, do, lse, delta, variants[0].args[0].shape, 0, options
+            q, k, v, do, stats, delta, variants[0].args[0].shape, 0, options
         ),
     }
     launchers[case.kernel]()

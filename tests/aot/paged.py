@@ -72,8 +72,8 @@ def launch(case, target: str) -> None:
         return
     lse = empty(tokens, heads)
     if kernel == "paged_combine":
-        partial, partial_lse = empty(66, *o.shape), empty(66, *lse.shape)
-        paged_attention.paged_attention_combine(partial, partial_lse, o, lse)
+        partial, stats = empty(66, *o.shape), empty(66, *lse.shape, 2)
+        paged_attention.paged_attention_combine(partial, stats, o, lse)
         return
     group = heads // kv_heads
     config = tuning.paged(case.head_dim, group, queries, page_size, dtype, kv.dtype, target)
@@ -81,8 +81,10 @@ def launch(case, target: str) -> None:
         case.head_dim**-0.5, variant_stack(_variants(case.stack, heads)), config, "ieee"
     )
     one_tile = queries <= config.block_m // group
+    split = kernel == "paged_decode"
+    partial, stats = (empty(66, *o.shape), empty(66, *lse.shape, 2)) if split else (o[None], None)
     paged_attention.paged_attention(
-        *(q, kv[:, 0], kv[:, 1], o[None], lse[None], scales),
+        *(q, kv[:, 0], kv[:, 1], partial, lse, stats, scales),
         *(empty(num_seqs, pages, dtype=torch.int32), empty(num_seqs, dtype=torch.int32)),
         *(empty(num_seqs + 1, dtype=torch.int32), num_seqs, one_tile, options),
     )

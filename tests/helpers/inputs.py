@@ -23,6 +23,7 @@ class Inputs:
     do: torch.Tensor
     dlse: torch.Tensor | None
     repeats: bool = False  # whether rows are equal, and so their rounding errors are too
+    exact: bool = False  # whether scores are numbers of fp32, so that they have no rounding errors
 
     def double(self) -> Inputs:
         """The same values in fp64."""

@@ -7,16 +7,19 @@ constant is tuned: the band is a first-order error analysis, evaluated in fp64 o
     h      half a unit in the last place of the dtype of the inputs: one rounding
     u      a unit in the last place of fp32 (fp64 for fp64 inputs), in which sums accumulate; a
            rounding is uniform in ±u/2, so u is 3.5 of its standard deviations
-    δ      the relative error of a weight exp(s - lse): u times the terms of s and lse
+    δ      the relative error of a weight exp(s - lse): u times the terms of s and lse.  Where the
+           scores are exact it is u times the logarithm of the sum relative to the maximum: the
+           maximum itself cancels, however large it is.  Above 1 the weight may be any
 
 Roundings are assumed independent (Higham and Mary 2019): the squared errors of n terms add, and
 the n partial sums of a sum err by √(n/2) u times its size.  Where rows of the inputs are equal,
 their roundings are too, and absolute errors add: the worst case.  The band of a result has
 
-1. h times the result, for storing it;
+1. h times the result, for storing it, and the smallest normal number, for underflow;
 2. the effect of u in every sum and of δ in every weight;
 3. for gradients of scores, the error of delta = rowsum(dO · O): it uses the stored O and rounded
-   weights, 2 h times their absolute values.  Naive attention uses the weights themselves.
+   weights, 2 h times their absolute values.  Naive attention uses the weights themselves;
+4. with a sink, h times dO: the gradient of the output without the sink is stored, too.
 
 With fp64 inputs ``exact`` has the same rounding errors, so the band is doubled.
 """
@@ -53,28 +56,37 @@ def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[st
 
     chain = Chain(inputs, scale * q @ k.mT, errors)
     delta = chain.error(abs(scale) * sums(q, k.mT)) + u * (1 + lse.abs())
+    if inputs.exact:
+        delta = u * (1 + (lse - chain.scores[-1].amax(-1, keepdim=True)).abs()).expand_as(p)
+    p_error = torch.where(delta > 1, 1, p * delta)
+    dv = errors.over_group(add, (kept * p_error).mT, do, kv_heads)
+    dv = dv + errors.over_group(sums, w.mT, do, kv_heads)
     total = (do * out).sum(-1, keepdim=True)
     noise = kept * sums(do, v.mT) + u * total.abs() + errors.row_sums(do, out)
     if inputs.dlse is not None:
         total = total - inputs.dlse[..., None]
         noise = noise + u * (total.abs() + inputs.dlse[..., None].abs())
+    if any(x.type.sink_logit is not None for x in stacks.build(inputs.stack, inputs.tensors)):
+        noise = noise + h * kept * add(do, v.mT)
+        dv = dv + h * errors.over_group(add, w.mT, do, kv_heads)
     dp = kept * (do @ v.mT)
     ds = p * (dp - total)
     stored = 2 * h * errors.row_add(do, out.abs() + add(w, v))  # point 3
 
     bands = {
-        "out": sums(w, v) + add(w * delta, v) + (add(p * delta, ones) + sums(p, ones)) * out.abs(),
+        "out": sums(w, v)
+        + add(kept * p_error, v)
+        + (add(p_error, ones) + sums(p, ones)) * out.abs(),
         "lse": add(p * delta, ones)[..., 0] + sums(p, ones)[..., 0] + u * lse[..., 0].abs(),
-        "dv": errors.over_group(add, (w * delta).mT, do, kv_heads)
-        + errors.over_group(sums, w.mT, do, kv_heads),
+        "dv": dv,
     }
-    own = delta * ds.abs() + p * (noise + u * dp.abs())
+    own = p_error * (dp - total).abs() + p * (noise + u * dp.abs())
     own, common, ds, arguments = chain.back(own, p * stored, ds)
     bands |= arguments
-    total_noise = stored + u * total.abs() + errors.row_sums(do, out) + add(p * delta * dp, ones)
+    total_noise = stored + u * total.abs() + errors.row_sums(do, out) + add(p_error * dp, ones)
     bands |= _sink_logits(inputs, lse, bands["lse"][..., None], total, total_noise, errors)
     bands["dq"] = abs(scale) * (add(own, k) + (common @ k).abs() + sums(ds, k))
-    bands["dq"] = bands["dq"] + u * lse.abs() * exact["dq"].abs()
+    bands["dq"] = bands["dq"] + (0 if inputs.exact else u * lse.abs()) * exact["dq"].abs()
     bands["dk"] = abs(scale) * (
         errors.over_group(add, own.mT, q, kv_heads)
         + errors.over_group(add, common.mT, q, kv_heads)
@@ -82,8 +94,9 @@ def band(inputs: Inputs, exact, *, scale=None, dropout_p=0.0, seed=0) -> dict[st
     )
     once = 2 if dtype == torch.float64 else 1
     stored = {name: u / 2 if name == "lse" else h for name in bands}
+    least = torch.finfo(dtype).smallest_normal
     finite = {name: x.abs().nan_to_num(posinf=0) for name, x in exact.items()}
-    return {name: once * (bands[name] + stored[name] * finite[name]) for name in exact}
+    return {name: once * (bands[name] + stored[name] * finite[name]) + least for name in exact}
 
 
 def _sink_logits(inputs, lse, lse_error, total, noise, errors):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 
 import pytest
@@ -46,6 +47,24 @@ def over_cases(cases: dict):
                 if case.dtype in (None, dtype)
             ]
     return pytest.mark.parametrize("device, case, dtype", params)
+
+
+def thinned(names: str, *axes):
+    """Parametrize over device and ``names``, one for each of ``axes``, a sequence of values.
+
+    On PyTorch operations every combination runs.  On Triton each value of the longest axis runs
+    once, beside values of the others that take turns.
+    """
+    longest = max(map(len, axes))
+    params = []
+    for leg in LEGS:
+        turns = ([axis[i % len(axis)] for axis in axes] for i in range(longest))
+        for values in itertools.product(*axes) if leg.id == "torch" else turns:
+            shown = [name_of(x) if isinstance(x, torch.dtype) else str(x) for x in values]
+            params.append(
+                pytest.param(leg.values[0], *values, id="-".join([leg.id, *shown]), marks=leg.marks)
+            )
+    return pytest.mark.parametrize(f"device, {names}", params)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ VARIANTS = "fused_attention/variants/"
 FORWARD, BACKWARD = "kernels/attention_forward.py", "kernels/attention_backward.py"
 GRID, SOFTMAX = "kernels/grid.py", "kernels/softmax.py"
 HOOKS, NUMERICS, DROPOUT = "kernels/hooks.py", "kernels/numerics.py", "kernels/dropout.py"
-ONLINE, ATEN, TORCH = (
-    f"{OPS}attention/{name}.py" for name in ("tile_online", "tile_aten", "torch_backend")
+ONLINE, ATEN, TILE, STATISTICS, TORCH = (
+    f"{OPS}attention/{name}.py"
+    for name in ("tile_online", "tile_aten", "tile", "statistics", "torch_backend")
 )
 
 
@@ -18,6 +19,14 @@ def case(name: str) -> str:
 
 def attention(test: str) -> str:
     return f"ops/attention/test_attention.py::test_{test}"
+
+
+def magnitudes(test: str) -> str:
+    return f"ops/attention/test_magnitudes.py::test_{test}"
+
+
+def non_finite(test: str) -> str:
+    return f"ops/attention/test_non_finite.py::test_{test}"
 
 
 KERNELS = (
@@ -32,8 +41,8 @@ KERNELS = (
     Mutation(
         "partial tiles not masked",
         FORWARD,
-        's = tl.where(fold_masks(keep, at, MASKS, mask_args), s * scale, float("-inf"))',
-        "s = s * scale",
+        's = tl.where(fold_masks(keep, at, MASKS, mask_args), s, float("-inf"))',
+        "s = s",
         case("one_over"),
     ),
     Mutation(
@@ -52,9 +61,9 @@ KERNELS = (
     ),
     Mutation(
         "sign of a negative scale lost",
-        FORWARD,
-        "tl.where(sm_scale < 0, negative(q), q)",
-        "q",
+        SOFTMAX,
+        "tl.where(sm_scale < 0, -1.0, 0.0)",
+        "tl.where(sm_scale < 0, 1.0, 0.0)",
         case("negative_scale"),
     ),
     Mutation(
@@ -109,8 +118,8 @@ KERNELS = (
     Mutation(
         "weights of fully masked rows not zero",
         SOFTMAX,
-        'return tl.where(lse == float("-inf"), float("inf"), lse)',
-        "return lse",
+        'tl.where(log_sum == float("-inf"), float("inf"), log_sum)',
+        "log_sum",
         attention("bias_of_minus_infinity_masks[interpreted]"),
     ),
     Mutation(
@@ -192,13 +201,6 @@ KERNELS = (
         NUMERICS,
         "if INTERPRETED and dtype == tl.bfloat16:",
         "if False:",
-        "kernels/test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
-    ),
-    Mutation(
-        "bf16 negation left to the interpreter",
-        NUMERICS,
-        "return (-x.to(tl.float32)).to(x.dtype)",
-        "return -x",
         "kernels/test_numerics.py::test_rounds_to_nearest_even[dtype1-interpreted]",
     ),
 )
@@ -302,7 +304,7 @@ PATHS = (
     ),
     torch(
         "dv overwritten by each tile of ATen",
-        TORCH,
+        TILE,
         "dv[tile.keys] += dv_tile",
         "dv[tile.keys] = dv_tile",
         case("square_window"),
@@ -373,9 +375,79 @@ PATHS = (
     torch(
         "delta from the rounded output",
         ONLINE,
-        "if out.dtype == dtype:",
-        "if True:",
+        "if once or out.dtype != dtype:",
+        "if False:",
         attention("score_gradients_of_half_precision_sum_to_zero[bfloat16-*]"),
+    ),
+    Mutation(
+        "weights recomputed from the LSE",
+        SOFTMAX,
+        "(s - m) * (unit * LOG2E) - log_sum",
+        "s * (unit * LOG2E) - (m * (unit * LOG2E) + log_sum)",
+        magnitudes("a_masked_row_spreads_its_gradient_evenly[-1000000000.0-interpreted]"),
+    ),
+    Mutation(
+        "scores scaled before the maximum is subtracted",
+        SOFTMAX,
+        "(s - m_safe[:, None]) * (unit * LOG2E)",
+        "s * (unit * LOG2E) - (m_safe * (unit * LOG2E))[:, None]",
+        magnitudes("a_masked_row_spreads_its_gradient_evenly[-3*-interpreted]"),
+    ),
+    Mutation(
+        "weights of 0 beside a score of +inf",
+        SOFTMAX,
+        'tl.where(log_sum == float("inf"), float("nan"), log_sum)',
+        "log_sum",
+        non_finite("one_element[interpreted-*-inf]"),
+    ),
+    Mutation(
+        "softcap's derivative from tanh",
+        f"{VARIANTS}softcap.py",
+        "return ds * (4 * e / ((1 + e) * (1 + e)))",
+        "return ds * (1 - (s_out / args[0]) * (s_out / args[0]))",
+        "variants/test_variants.py::test_softcap_keeps_the_digits_of_its_derivative[interpreted]",
+    ),
+    torch(
+        "softcap's derivative from tanh, torch",
+        f"{VARIANTS}softcap.py",
+        "return ds / (s_in / args[0]).cosh_().square_()",
+        "return ds * (1 - (s_out / args[0]).square())",
+        "variants/test_variants.py::test_softcap_keeps_the_digits_of_its_derivative[torch]",
+    ),
+    torch(
+        "ATen's kernel for every score",
+        STATISTICS,
+        "if torch.linalg.vector_norm(lse, math.inf) <= _ORDINARY:",
+        "if True:",
+        magnitudes("a_masked_row_spreads_its_gradient_evenly[*-torch]"),
+    ),
+    Mutation(
+        "weights above one",
+        SOFTMAX,
+        "tl.exp2(tl.minimum(exponent, 0.0, propagate_nan=tl.PropagateNan.ALL))",
+        "tl.exp2(exponent)",
+        magnitudes("weights_are_at_most_one_on_triton[interpreted]"),
+    ),
+    torch(
+        "weights above one, torch",
+        STATISTICS,
+        "(scores - shift).clamp_(max=0).exp_()",
+        "(scores - shift).exp_()",
+        magnitudes("weights_are_at_most_one"),
+    ),
+    torch(
+        "weights from the LSE, torch",
+        STATISTICS,
+        "return (scores - shift).clamp_(max=0).exp_().mul_(inverse)",
+        "return (scores - (shift - inverse.log())).clamp_(max=0).exp_()",
+        magnitudes("rows_of_any_magnitude_in_several_tiles[100-torch]"),
+    ),
+    torch(
+        "one extreme sequence changes the others",
+        STATISTICS,
+        "(largest <= _ORDINARY).logical_not()",
+        "(largest >= 0)",
+        non_finite("what_sees_it_and_what_does_not[torch-causal-float32]"),
     ),
     Mutation(
         "lengths narrowed before they are clamped",

@@ -100,15 +100,15 @@ PAGED = (
     Mutation(
         "partial results weighed equally",
         ATTENTION_PAGED,
-        "tl.exp2((lse - most) * LOG2E)[:, None] * partial",
-        "tl.exp2((lse - lse) * LOG2E)[:, None] * partial",
+        "tl.exp2((m - most) * LOG2E + log_sum)[:, None] * partial",
+        "tl.exp2((m - m) * LOG2E + log_sum)[:, None] * partial",
         paged("splits_agree[several-interpreted]"),
     ),
     Mutation(
         "empty splits give NaN",
         ATTENTION_PAGED,
-        'most = tl.where(most == float("-inf"), 0.0, most)',
-        "most = most",
+        "most = finite(tl.max(m, 0))",
+        "most = tl.max(m, 0)",
         paged("splits_agree[decode-interpreted]"),
     ),
     Mutation(
@@ -159,6 +159,20 @@ PAGED = (
         "some = offs < block_size",
         "some = offs < block_size - 1",
         append("blocks_are_copied[*interpreted]"),
+    ),
+    Mutation(
+        "splits weighed by one number",
+        ATTENTION_PAGED,
+        "acc += tl.sum(tl.exp2((m - most) * LOG2E + log_sum)[:, None] * partial, 0)",
+        "acc += tl.sum(tl.exp2((m + log_sum * LN2 - most) * LOG2E)[:, None] * partial, 0)",
+        "ops/attention/test_magnitudes.py::test_splits_of_huge_scores*[65--1000000000.0-interpreted]",
+    ),
+    torch(
+        "pages merged by a huge LSE",
+        DECODE_TORCH,
+        "return None if extreme(lse) else (out, lse)",
+        "return out, lse",
+        "ops/attention/test_magnitudes.py::test_pages_of_huge_scores_count_their_keys",
     ),
     Mutation(
         "LSE without the sink",
@@ -226,8 +240,8 @@ PAGED = (
     torch(
         "variants see sequence 0",
         PAGED_TORCH,
-        "tile = Tile(slice(b, b + 1), rows, *bounds)",
-        "tile = Tile(slice(0, 1), rows, *bounds)",
+        "part = Tile(slice(b, b + 1), rows, *bounds)",
+        "part = Tile(slice(0, 1), rows, *bounds)",
         paged("variants_see_the_index_of_the_sequence[torch]"),
     ),
     torch(

@@ -55,6 +55,8 @@ def attention(
         gradients flow.  A query that sees no key has output 0, LSE -inf and zero gradient.
 
     Under autocast the inputs, unless fp64, are cast to its dtype.  Backward is deterministic.
+    NaN and infinities give what they give in `reference.attention`, though keys that a mask hides
+    may or may not pass theirs on.
 
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype, device or range.
@@ -80,8 +82,8 @@ def apply(q, k, v, variants: Sequence[Variant], scale: float | None, dropout_p: 
     variants, extra = sinks.split_off(variants)
     spec, tensors, scalars = encode(variants)
     refuse_forward_mode("attention", _INSTEAD, q, k, v, *tensors)
-    results = _attention(q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed)
-    return sinks.apply(*results, extra, heads_at=1)
+    out, lse, _ = _attention(q, k, v, spec, tensors, scalars, scale, float(dropout_p), seed)
+    return sinks.apply(out, lse, extra, heads_at=1)
 
 
 def _backend(q, v):
@@ -98,20 +100,23 @@ def _forward(q, k, v, spec, tensors, scalars, scale, dropout_p, seed):
 
 
 def _forward_fake(q, k, v, spec, tensors, scalars, scale, dropout_p, seed):
-    return empty_like(q, v.shape[3]), q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
+    lse = q.new_empty(q.shape[:3], dtype=accumulator(q.dtype))
+    return empty_like(q, v.shape[3]), lse, lse.new_empty(*lse.shape, 2)
 
 
-def _backward(do, dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted):
+def _backward(
+    do, dlse, q, k, v, out, stats, spec, tensors, scalars, scale, dropout_p, seed, wanted
+):
     dropout = None if seed is None else Dropout(dropout_p, seed)
     variants = decode(spec, tensors, scalars)
     dq, dk, dv, dargs = _backend(q, v).backward(
-        do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted
+        do, dlse, q, k, v, out, stats, variants, scale, dropout, wanted
     )
     return [dq, dk, dv, *dargs]
 
 
 def _backward_fake(
-    do, dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted
+    do, dlse, q, k, v, out, stats, spec, tensors, scalars, scale, dropout_p, seed, wanted
 ):
     dtype = accumulator(q.dtype)
     variants = decode(spec, tensors, scalars)
@@ -125,13 +130,15 @@ def _backward_fake(
 
 def _setup_context(ctx, inputs, output):
     q, k, v, spec, tensors, scalars, scale, dropout_p, seed = inputs
+    out, _, stats = output
+    ctx.mark_non_differentiable(stats)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, *output, seed, *tensors)
+    ctx.save_for_backward(q, k, v, out, stats, seed, *tensors)
     ctx.rest = spec, scalars, scale, dropout_p
 
 
-def _autograd(ctx, do, dlse):
-    q, k, v, out, lse, seed, *tensors = ctx.saved_tensors
+def _autograd(ctx, do, dlse, _):
+    q, k, v, out, stats, seed, *tensors = ctx.saved_tensors
     spec, scalars, scale, dropout_p = ctx.rest
     needed = iter(ctx.needs_input_grad[4])
     wanted, positions, position = [], [], 0
@@ -143,7 +150,7 @@ def _autograd(ctx, do, dlse):
         position += count
     do = torch.zeros_like(out) if do is None else do
     dq, dk, dv, *dargs = _attention_backward(
-        do, dlse, q, k, v, out, lse, spec, tensors, scalars, scale, dropout_p, seed, wanted
+        do, dlse, q, k, v, out, stats, spec, tensors, scalars, scale, dropout_p, seed, wanted
     )
     dtensors = [None] * len(tensors)
     for position, darg in zip(positions, dargs, strict=True):
@@ -164,7 +171,7 @@ def _backward_flops(do_shape, dlse_shape, q_shape, k_shape, v_shape, *args, **kw
 
 
 _attention = define(
-    f"attention(Tensor q, Tensor k, Tensor v, {_STACK}) -> (Tensor out, Tensor lse)",
+    f"attention(Tensor q, Tensor k, Tensor v, {_STACK}) -> (Tensor out, Tensor lse, Tensor stats)",
     _forward,
     _forward_fake,
     autograd=_autograd,
@@ -173,7 +180,7 @@ _attention = define(
 )
 _attention_backward = define(
     "attention_backward(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
-    f"Tensor out, Tensor lse, {_STACK}, bool[] wanted) -> Tensor[]",
+    f"Tensor out, Tensor stats, {_STACK}, bool[] wanted) -> Tensor[]",
     _backward,
     _backward_fake,
     flops=_backward_flops,

@@ -49,9 +49,10 @@ def backward_whole(do, q, k, v, out, lse, causal: bool, scale: float):
 
 
 def forward(q, k, v, variants, scale: float, tile: Tile):
-    """Output and LSE of the tile's rows."""
+    """Output and LSE of the tile's rows; NaN for a row whose scores are -inf without a mask."""
     mask = _mask(q, k, variants, tile)
     out, lse = _forward(q[tile.queries], k[tile.keys], v[tile.keys], attn_mask=mask, scale=scale)
+    lse = lse.masked_fill(lse == -math.inf, math.nan)
     if mask is not None:
         # For a row that sees no key the kernel returns a finite LSE.
         empty = (mask.amax(-1) == -math.inf).expand_as(lse)
@@ -60,15 +61,14 @@ def forward(q, k, v, variants, scale: float, tile: Tile):
 
 
 def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile):
-    """dq of the tile's rows, dk and dv of its keys."""
-    lse = lse[tile.queries]
+    """dq of the tile's rows, dk and dv of its keys; ``lse`` is that of the tile's rows."""
     return _gradients(
         do[tile.queries],
         q[tile.queries],
         k[tile.keys],
         v[tile.keys],
         out[tile.queries],
-        lse.masked_fill(lse == -math.inf, 0),
+        lse,
         False,
         scale,
         _mask(q, k, variants, tile),

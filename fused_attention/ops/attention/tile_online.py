@@ -1,8 +1,9 @@
 """A tile of attention in PyTorch operations: every variant, dropout, any device.
 
 FlashAttention-2 (Dao 2023, arXiv 2307.08691): keys come in chunks that stay in cache, the forward
-pass rescales running sums, the backward pass recomputes the weights from the LSE.  Shapes in the
-comments: B sequences, H query heads, K key heads, M rows, N keys of a chunk, D head_dim.
+pass rescales running sums, the backward pass recomputes the weights from the `statistics` of the
+rows.  Shapes in the comments: B sequences, H query heads, K key heads, M rows, N keys of a chunk,
+D head_dim.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from ...variants.base import Shape, Variant
 from ..layout import accumulator
+from . import statistics
 from .dropout import Dropout, multipliers
 from .tiles import Tile, keep
 
@@ -24,7 +26,10 @@ CHUNK_SCORES = 1 << 19
 
 
 def forward(q, k, v, variants, scale: float, dropout: Dropout | None, tile: Tile, keys: int):
-    """Output and LSE of the tile's rows, in fp32 or fp64; a chunk has at most ``keys`` keys."""
+    """Output and statistics of the tile's rows, in fp32 or fp64.
+
+    A chunk has at most ``keys`` keys.
+    """
     shape = Shape.of(q, k)
     dtype = accumulator(q.dtype)
     q = q[tile.queries].to(dtype) * scale
@@ -34,7 +39,7 @@ def forward(q, k, v, variants, scale: float, dropout: Dropout | None, tile: Tile
     for chunk in _chunks(tile, keys):
         _, s = _scores(q, k, variants, shape, chunk)  # (B, H, M, N)
         m_new = torch.maximum(m_i, s.amax(-1, keepdim=True))
-        m_safe = m_new.masked_fill(m_new == -math.inf, 0)
+        m_safe = m_new.masked_fill(m_new.isinf(), 0)
         p = (s - m_safe).exp_()
         alpha = (m_i - m_safe).exp_()
         l_i = l_i.mul_(alpha).add_(p.sum(-1, keepdim=True))
@@ -43,11 +48,11 @@ def forward(q, k, v, variants, scale: float, dropout: Dropout | None, tile: Tile
         acc = acc.mul_(alpha).add_(_matmul(p, v[chunk.keys].to(dtype)))
         m_i = m_new
     out = acc.div_(l_i.masked_fill(l_i == 0, 1))
-    return out, (m_i + l_i.log()).squeeze(-1)
+    return out, torch.cat((m_i.masked_fill(m_i == -math.inf, 0), l_i), -1)
 
 
 def backward(
-    do, dlse, q, k, v, out, lse, variants, scale, dropout, tile: Tile, keys: int, dk, dv, dargs
+    do, dlse, q, k, v, out, stats, variants, scale, dropout, tile: Tile, keys: int, dk, dv, dargs
 ):
     """dq of the tile's rows; adds to ``dk`` and ``dv`` (B, K, N, D) and to ``dargs``.
 
@@ -56,28 +61,28 @@ def backward(
     shape = Shape.of(q, k)
     dtype = accumulator(q.dtype)
     q, do = q[tile.queries].to(dtype) * scale, do[tile.queries].to(dtype)
-    lse = lse[tile.queries].unsqueeze(-1)
-    lse = lse.masked_fill(lse == -math.inf, math.inf)
+    stats = stats[tile.queries]
+    chunks = list(_chunks(tile, keys))
+    once = len(chunks) == 1
 
     def weights(chunk: Tile):
         """Scores, weights p, their dropout factors (or None) and dp, (B, H, M, N) each."""
         scores, s = _scores(q, k, variants, shape, chunk)
-        p = (s - lse).exp_()
+        p = statistics.softmax(s, stats) if once else statistics.weights(s, stats)
         dp = _matmul(do, v[chunk.keys].to(dtype).mT)
         if dropout is None:
             return scores, p, None, dp
         kept = multipliers(dropout, shape, chunk, dtype)
         return scores, p, kept, dp.mul_(kept)
 
-    chunks = list(_chunks(tile, keys))
-    parts = [weights(chunks[0])] if len(chunks) == 1 else map(weights, chunks)
-    if out.dtype == dtype:
-        delta = (do * out[tile.queries]).sum(-1, keepdim=True)
+    parts = [weights(chunks[0])] if once else map(weights, chunks)
+    if once or out.dtype != dtype:
+        # The same weights and dp as in ds, so that what cancels there cancels exactly.  And an
+        # output in half precision is rounded: its error would shift whole rows of ds, and sums
+        # over keys, such as the gradient of a bias, would not average it out.
+        delta = _mean((p, dp) for _, p, _, dp in (parts if once else map(weights, chunks)))
     else:
-        # Not from the output, which was rounded to half precision: the error would shift whole rows
-        # of ds, and sums over keys, such as the gradient of a bias, would not average it out.
-        again = parts if len(chunks) == 1 else map(weights, chunks)
-        delta = sum((p * dp).sum(-1, keepdim=True) for _, p, _, dp in again)
+        delta = (do * out[tile.queries]).sum(-1, keepdim=True)
     if dlse is not None:
         delta -= dlse[tile.queries].unsqueeze(-1)
     dq = torch.zeros_like(q)
@@ -89,6 +94,15 @@ def backward(
         dq += _matmul(ds, k[chunk.keys].to(dtype))
         dk[chunk.keys] += _matmul_over_rows(ds, q, num_kv_heads)
     return dq.mul_(scale)
+
+
+def _mean(chunks):
+    """The mean of dp over the keys, weighted by p, (B, H, M, 1), from (p, dp) of all chunks."""
+    total = mass = 0
+    for p, dp in chunks:
+        total = total + (p * dp).sum(-1, keepdim=True)
+        mass = mass + p.sum(-1, keepdim=True)
+    return total / mass.masked_fill(mass == 0, 1)
 
 
 def _chunks(tile: Tile, keys: int) -> Iterator[Tile]:

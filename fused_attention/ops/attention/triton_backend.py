@@ -15,30 +15,31 @@ from .dropout import Dropout
 
 
 def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout | None):
-    """Output (B, H, M, Dv) in the dtype of q, and LSE (B, H, M), fp32."""
+    """Output (B, H, M, Dv) in the dtype of q, LSE (B, H, M) and statistics (B, H, M, 2), fp32."""
     out = empty_like(q, v.shape[3])
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    stats = lse.new_empty(*lse.shape, 2)
     options = _options("forward", q, v, variants, scale, dropout)
-    attention_forward.attention_forward(q, k, v, out, lse, options)
-    return out, lse
+    attention_forward.attention_forward(q, k, v, out, lse, stats, options)
+    return out, lse, stats
 
 
-def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequence[bool]):
+def backward(do, dlse, q, k, v, out, stats, variants, scale, dropout, wanted: Sequence[bool]):
     """dq, dk, dv, and the gradient of the first argument of each variant that is ``wanted``."""
     dq, dk, dv = (empty_gradient(x) for x in (q, k, v))
     if do.shape[3] > 1 and do.stride(3) != 1:
         do = do.contiguous()
     dlse = None if dlse is None else dlse.contiguous()
-    delta = torch.empty_like(lse)
+    delta = stats.new_empty(stats.shape[:3])
 
     def options(kernel):
         return _options(kernel, q, v, variants, scale, dropout)
 
     dq_options = options("dq")
     attention_backward.attention_delta(out, do, dlse, delta, dq_options.config)
-    attention_backward.attention_dq(q, k, v, do, lse, delta, dq, dq_options)
+    attention_backward.attention_dq(q, k, v, do, stats, delta, dq, dq_options)
     if dk.numel() > 0:
-        attention_backward.attention_dkdv(q, k, v, do, lse, delta, dk, dv, options("dkdv"))
+        attention_backward.attention_dkdv(q, k, v, do, stats, delta, dk, dv, options("dkdv"))
     scoring = [variant for variant in variants if variant.type.score is not None]
     dargs = []
     for variant, want in zip(variants, wanted, strict=True):
@@ -46,11 +47,11 @@ def backward(do, dlse, q, k, v, out, lse, variants, scale, dropout, wanted: Sequ
             continue
         shape, index = variant.args[0].shape, scoring.index(variant)
         if k.numel() == 0:
-            dargs.append(lse.new_zeros(shape))
+            dargs.append(delta.new_zeros(shape))
             continue
         dargs.append(
             attention_backward.attention_dbias(
-                q, k, v, do, lse, delta, shape, index, options("dbias")
+                q, k, v, do, stats, delta, shape, index, options("dbias")
             )
         )
     return dq, dk, dv, dargs

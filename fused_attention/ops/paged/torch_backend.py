@@ -12,7 +12,7 @@ import math
 import torch
 
 from ...variants.base import Shape, Variant
-from ..attention import tile_aten, tile_online
+from ..attention import statistics, tile, tile_aten, tile_online
 from ..attention.tiles import Tile, key_bounds, rows_per_tile
 from ..layout import accumulator
 from . import torch_decode
@@ -55,8 +55,9 @@ def attention(
         lo, hi, full_lo, full_hi = seen
         if plain and seqlen_q == 1 and full_lo <= lo and hi <= full_hi:
             result = _one_query(q[rows.start], kv, scales, block_table[b], lo, hi, buffer, scale)
-            out[rows.start], lse[rows.start] = result
-            continue
+            if result is not None:
+                out[rows.start], lse[rows.start] = result
+                continue
         k, v = _gather(kv, scales, block_table[b], lo, seqlen_k, buffer)
         q_b = q[rows].to(k.dtype).transpose(0, 1)[None]
         _sequence(q_b, k, v, shape, b, variants, scale, out_b, lse_b)
@@ -64,7 +65,10 @@ def attention(
 
 
 def _one_query(q, kv, scales, blocks, lo: int, hi: int, buffer, scale: float):
-    """Output (H, D) and LSE (H,) of one query q, (H, D), that sees all of the keys [lo, hi)."""
+    """Output (H, D) and LSE (H,) of one query q, (H, D), that sees all of the keys [lo, hi).
+
+    None if a score is so large, or not finite, that this takes PyTorch operations.
+    """
     if torch_decode.in_place(q, kv):
         return torch_decode.attend_in_place(q, kv, blocks.tolist(), lo, hi, scale)
     k, v = (x[:, :, lo:] for x in _gather(kv, scales, blocks, lo, hi, buffer))
@@ -107,26 +111,24 @@ def _sequence(q, k, v, shape: Shape, b: int, variants, scale: float, out, lse) -
     """Fill ``out`` and ``lse``, (1, H, M, ...), with the attention of sequence ``b``."""
     use_aten = tile_aten.can_express(q, v, variants, None)
     if use_aten and tile_aten.in_one_call(q, k, variants, scale):
-        results = tile_aten.forward_whole(q, k, v, bool(variants), scale)
-        out.copy_(results[0])
-        lse.copy_(results[1])
-        return
+        whole, whole_lse = tile_aten.forward_whole(q, k, v, bool(variants), scale)
+        if not statistics.extreme(whole_lse):
+            out.copy_(whole)
+            lse.copy_(whole_lse)
+            return
     seqlen_q, heads = shape.seqlen_q, shape.num_heads
     q, k, v = (x.expand(shape.batch, -1, -1, -1) for x in (q, k, v))
     step = rows_per_tile(shape, variants, tile_aten.ROWS if use_aten else tile_online.ROWS)
-    keys = tile_online.keys_per_chunk(heads * min(step, seqlen_q))
+    keys = None if use_aten else tile_online.keys_per_chunk(heads * min(step, seqlen_q))
     for start in range(0, seqlen_q, step):
         rows = slice(start, min(start + step, seqlen_q))
         bounds = key_bounds(shape, variants, b, rows.start, rows.stop - 1)
-        tile = Tile(slice(b, b + 1), rows, *bounds)
-        if tile.lo >= tile.hi:
+        part = Tile(slice(b, b + 1), rows, *bounds)
+        if part.lo >= part.hi:
             out[:, :, rows], lse[:, :, rows] = 0, -math.inf
-        elif use_aten:
-            results = tile_aten.forward(q, k, v, variants, scale, tile)
-            out[:, :, rows], lse[:, :, rows] = results
         else:
-            results = tile_online.forward(q, k, v, variants, scale, None, tile, keys)
-            out[:, :, rows], lse[:, :, rows] = results
+            out[:, :, rows], stats = tile.forward(q, k, v, variants, scale, None, part, keys)
+            lse[:, :, rows] = statistics.lse(stats)
 
 
 def append(k, v, kv, slot_mapping, scales) -> None:

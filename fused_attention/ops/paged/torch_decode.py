@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
+from ..attention.statistics import extreme
 from ..attention.tile_aten import forward_whole
 from ..layout import accumulator
 
@@ -27,13 +28,16 @@ def attend_in_place(q, kv, blocks: list[int], lo: int, hi: int, scale: float):
     """Output (H, D) and LSE (H,) of one query q, (H, D), that sees all of the keys [lo, hi).
 
     ``kv`` is (num_blocks, 2, page_size, K, D), ``blocks`` the sequence's row of the block table.
+    None if a score is so large, or not finite, that the pages cannot be merged by their LSE.
     """
     outs, lses = [], []
     for first, count, slots in _runs(blocks, lo, hi, kv.shape[2]):
         k, v = (kv[first : first + count, side, slots].transpose(1, 2) for side in (0, 1))
-        out, lse = _attend(q, k, v, scale)
-        outs.append(out)
-        lses.append(lse)
+        result = _attend(q, k, v, scale)
+        if result is None:
+            return None
+        outs.append(result[0])
+        lses.append(result[1])
     out, lse = torch.cat(outs).to(accumulator(q.dtype)), torch.cat(lses)  # (P, K, G, D), (P, K, G)
     most = lse.amax(0)
     weights = (lse - most).exp()
@@ -44,14 +48,15 @@ def attend_in_place(q, kv, blocks: list[int], lo: int, hi: int, scale: float):
 
 def attend_gathered(q, k, v, scale: float):
     """Like `attend_in_place`, with gathered keys and values, (1, K, N, D)."""
-    out, lse = _attend(q, k, v, scale)
-    return out.reshape(q.shape), lse.flatten()
+    result = _attend(q, k, v, scale)
+    return result if result is None else (result[0].reshape(q.shape), result[1].flatten())
 
 
 def _attend(q, k, v, scale: float):
-    """Output (P, K, G, D) and LSE (P, K, G) over k and v, (P, K, N, D)."""
+    """Output (P, K, G, D) and LSE (P, K, G) over k and v, (P, K, N, D), or None."""
     rows = q.reshape(1, k.shape[1], -1, q.shape[1]).expand(len(k), -1, -1, -1)
-    return forward_whole(rows, k, v, False, scale)
+    out, lse = forward_whole(rows, k, v, False, scale)
+    return None if extreme(lse) else (out, lse)
 
 
 def _runs(blocks: list[int], lo: int, hi: int, page_size: int) -> Iterator[tuple[int, int, slice]]:

@@ -42,16 +42,17 @@ def attention(
         programs, keys = num_tiles * num_kv_heads, max_blocks * page_size
         num_splits = tuning.splits(programs, keys, config.block_m, q.device)
     options = LaunchOptions(scale, variant_stack(variants), config, dot_precision())
-    partial, partial_lse = out[None], lse[None]
+    partial, stats = out[None], None
     if num_splits > 1:
         partial = q.new_empty((num_splits, *q.shape), dtype=torch.float32)
-        partial_lse = lse.new_empty((num_splits, *lse.shape))
+        stats = lse.new_empty((num_splits, *lse.shape, 2))
     paged_attention.paged_attention(
         q,
         kv[:, 0],
         kv[:, 1],
         partial,
-        partial_lse,
+        lse,
+        stats,
         scales,
         block_table,
         seq_lens,
@@ -61,7 +62,7 @@ def attention(
         options,
     )
     if num_splits > 1:
-        paged_attention.paged_attention_combine(partial, partial_lse, out, lse)
+        paged_attention.paged_attention_combine(partial, stats, out, lse)
     return out, lse
 
 

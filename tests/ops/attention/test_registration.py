@@ -77,12 +77,12 @@ def test_opcheck_of_backward(path, stack, lse_used):
     q, k, v = (x.detach() for x in inputs())
     variants = tuple(fa.Variant(v.type, tuple(_detached(a) for a in v.args)) for v in stack())
     args = operands(q, k, v, variants)
-    out, lse = torch.ops.fused_attention.attention(*args)
+    out, lse, stats = torch.ops.fused_attention.attention(*args)
     dlse = torch.ones_like(lse) if lse_used else None
     wanted = [variant.name == "bias" for variant in variants]
     torch.library.opcheck(
         torch.ops.fused_attention.attention_backward,
-        (torch.ones_like(out), dlse, q, k, v, out, lse, *args[3:], wanted),
+        (torch.ones_like(out), dlse, q, k, v, out, stats, *args[3:], wanted),
         test_utils=("test_schema", "test_faketensor"),
     )
 
@@ -217,7 +217,7 @@ def test_autocast_ends_at_the_operators(path, stack):
         q, k, v = inputs()
         args = operands(q, k, v, stack())
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            out, lse = torch.ops.fused_attention.attention(*args)
+            out, lse, _ = torch.ops.fused_attention.attention(*args)
             gradients = torch.autograd.grad(out.sum() + lse.sum(), (q, k, v))
         results.append((out, lse, *gradients))
     assert all(map(torch.equal, *results))
