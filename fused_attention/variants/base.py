@@ -28,6 +28,7 @@ import torch
 
 from .._triton import expose_language
 from ..plain import check_plain
+from .hooks import check_definition
 
 _TYPES: dict[str, VariantType] = {}
 # Operators carry scalar arguments as floats.
@@ -208,26 +209,15 @@ def define_variant(name: str, **hooks) -> VariantType:
     ``check(args, shape)``
         optional: raise ValueError or TypeError if the arguments do not fit the `Shape`.
 
-    Raises ValueError if a hook has no twin, if hooks do not go together, or if another module has
-    defined ``name`` already.
+    Raises TypeError if a hook is unknown, is or is not a ``@triton.jit`` function where the other
+    is expected, or has other parameters than above; ValueError if a hook has no twin, if hooks do
+    not go together, or if another module has defined ``name`` already.  What shows only when hooks
+    are called is found by `fused_attention.check_variant`.
     """
+    check_definition(name, hooks)
     for hook in hooks.values():
         expose_language(hook)
     kind = VariantType(name, **hooks, module=_module_of(hooks))
-    for hook in ("mask", "score", "score_grad", "arg_grad", "key_bounds"):
-        given, twin = getattr(kind, hook), getattr(kind, f"torch_{hook}")
-        if (given is None) != (twin is None):
-            missing = hook if given is None else f"torch_{hook}"
-            raise ValueError(f"variant {name!r}: {missing} is missing beside its twin")
-    hooked = kind.mask is not None or kind.score is not None
-    if hooked == (kind.sink_logit is not None):
-        raise ValueError(f"variant {name!r}: expected a mask or a score, or a sink_logit alone")
-    if kind.score is not None and kind.additive == (kind.score_grad is not None):
-        raise ValueError(
-            f"variant {name!r}: a score needs either additive=True or a score_grad, not both"
-        )
-    if (kind.key_bounds is None) != (kind.query_bounds is None):
-        raise ValueError(f"variant {name!r}: key_bounds and query_bounds must be given together")
     known = _TYPES.get(name)
     if known is not None and known.module != kind.module:
         raise ValueError(f"variant {name!r} is already defined by module {known.module!r}")
