@@ -25,6 +25,7 @@ KERNEL_HOOKS = {
 TORCH_HOOKS = {
     **{f"torch_{name}": KERNEL_HOOKS[name] for name in ("mask", "score", "score_grad", "arg_grad")},
     "torch_key_bounds": "b, q_first, q_last, seqlen_q, seqlen_k, args",
+    "torch_arg_index": _AT,
     "sink_logit": "args",
     "check": "args, shape",
 }
@@ -34,6 +35,7 @@ _NEEDS = (
     ("score_grad", "score"),
     ("arg_grad", "score"),
     ("additive", "score"),
+    ("torch_arg_index", "arg_grad"),
     ("key_bounds", "mask"),
     ("batched_bounds", "key_bounds"),
 )

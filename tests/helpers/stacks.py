@@ -7,7 +7,7 @@ import torch
 
 import fused_attention as fa
 
-from .custom_variants import BEND, HEAD_WINDOW, PREFIX, SINK, STRIPES
+from .custom_variants import BEND, GATE, HEAD_WINDOW, PREFIX, RELATIVE, SINK, STRIPES
 
 
 class Sizes(NamedTuple):
@@ -55,6 +55,17 @@ def _distances(shape, generator, dtype):
     return torch.randn(shape.heads, 15, generator=generator).to(dtype)
 
 
+def _relative(shape, generator, dtype):
+    """A table (31, heads) that is the transpose of what lies in memory."""
+    return torch.randn(shape.heads, 31, generator=generator).to(dtype).mT
+
+
+def _gates(shape, generator, dtype):
+    """Factors of blocks of 16 rows and 16 keys, the same for all heads."""
+    size = (shape.batch, 1, -(-shape.rows // 16), -(-shape.keys // 16))
+    return torch.randn(size, generator=generator).to(dtype)
+
+
 def _lengths(shape, generator, dtype):
     """A mix of full, zero and random lengths in every batch of four or more."""
     drawn = torch.randint(1, max(2, shape.keys), (shape.batch,), generator=generator)
@@ -94,6 +105,8 @@ PARTS = {
     "head_window": Part(lambda _: HEAD_WINDOW(9)),
     "bend": Part(lambda _: BEND(0.125)),
     "logit": Part(fa.sink, _logits),
+    "relative": Part(lambda table: RELATIVE(table, 15), _relative),
+    "gate": Part(lambda gates: GATE(gates, 16), _gates),
     "sink": Part(lambda tensor: SINK(tensor, 0.5), _normal((0, 1, 0, 1))),
 }
 

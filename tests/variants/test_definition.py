@@ -77,6 +77,7 @@ def without(given, *names):
         ({**MASK, **SCORE_GRAD}, "score_grad needs score beside it"),
         ({**MASK, **ARG_GRAD}, "arg_grad needs score beside it"),
         ({**MASK, "additive": True}, "additive needs score beside it"),
+        ({**ADDITIVE, "torch_arg_index": _mask}, "torch_arg_index needs arg_grad beside it"),
         ({**ADDITIVE, **BOUNDS}, "key_bounds needs mask beside it"),
         ({**MASK, "batched_bounds": True}, "batched_bounds needs key_bounds beside it"),
         ({**MASK, "sink_logit": _nothing}, "sink_logit beside mask, torch_mask"),

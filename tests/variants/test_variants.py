@@ -29,6 +29,7 @@ COMPANY = (
     "stripes+window_both",
     "bend+sink+prefix",
     "sink+softcap+alibi_batch+top_left",
+    "softcap+relative+gate+bend+window",
 )
 SHAPE = Sizes(2, 2, 1, 33, 70, 8, 16)
 
