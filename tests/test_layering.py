@@ -1,6 +1,7 @@
 """Dependencies point one way: visualize -> models -> modules -> ops -> kernels.
 
-Only checking, models and visualize import reference; within ops, only a triton_backend imports kernels.
+Only checking, models and visualize import reference; within ops, only a triton_backend imports
+kernels.
 docs/architecture.md draws the same picture.
 """
 

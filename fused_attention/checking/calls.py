@@ -66,7 +66,7 @@ class Call:
 
     def __str__(self) -> str:
         batch, heads, rows, keys = self.scores
-        return f"batch {batch}, {heads} heads, {rows} queries, {keys} keys"
+        return f"batch {batch}, heads {heads}, queries {rows}, keys {keys}"
 
 
 def _all_of(n: int) -> slice:

@@ -67,7 +67,11 @@ def _check_score_grad(call: Call, findings: Findings) -> None:
     s.requires_grad_()
     out = twins.score(call, s)
     (expected,) = torch.autograd.grad(out, s, ds, allow_unused=True, materialize_grads=True)
-    found = score_grad(call, ds.clone(), s.detach(), out.detach())
+    given = (s.detach().clone(), out.detach().clone())
+    found = score_grad(call, ds.clone(), *given)
+    if not all(map(torch.equal, given, (s, out))):
+        findings.add(SCORE_GRAD, f"at {call}: it overwrites s_in or s_out, which are needed again")
+        return
     if found.shape != expected.shape:
         findings.add(
             SCORE_GRAD,
@@ -85,7 +89,11 @@ def _check_arg_grad(call: Call, findings: Findings) -> None:
     with torch.enable_grad():
         out = call.variant.type.torch_score(s, *call.at, given)
         (expected,) = torch.autograd.grad(out, leaf, ds, allow_unused=True, materialize_grads=True)
-    contributions = arg_grad(call, ds.clone(), s)
+    operands = (ds.clone(), s.clone())
+    contributions = arg_grad(call, *operands)
+    if not all(map(torch.equal, operands, (ds, s))):
+        findings.add(ARG_GRAD, f"at {call}: it overwrites ds or s_in, which are needed again")
+        return
     if tuple(contributions.shape) != call.scores:
         findings.add(
             ARG_GRAD,

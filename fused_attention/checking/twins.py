@@ -80,7 +80,10 @@ def _mask_problem(call: Call, found) -> str | None:
 def _score_problem(call: Call) -> str | None:
     """Of a call in fp64: that of an additive variant may be called with any scores."""
     s = call.random(0).double()
-    whole = score(call, s)
+    given = s.clone()
+    whole = score(call, given)
+    if not torch.equal(given, s):
+        return "it overwrites the scores that it is given, which are needed again"
     problem = _shape_problem(call, whole, torch.float64)
     if problem is None and tuple(whole.shape) != call.scores:
         problem = f"expected the shape of the scores, {call.scores}, got {tuple(whole.shape)}"

@@ -24,6 +24,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *attention.PATHS,
     *variants.GRADIENTS_OF_TABLES,
     *variants.DEFINITIONS,
+    *variants.CHECKS,
     *norms.NORMS,
     *losses.LOSSES,
     *pointwise.POINTWISE,

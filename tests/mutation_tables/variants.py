@@ -80,3 +80,85 @@ DEFINITIONS = tuple(
         ),
     )
 )
+
+CHECKS = tuple(
+    (Mutation if test.startswith("mistakes_in_kernels") else torch)(
+        name,
+        f"fused_attention/checking/{file}.py",
+        old,
+        new,
+        f"variants/test_check_variant.py::test_{test}",
+    )
+    for name, file, old, new, test in (
+        (
+            "twins called on the whole only",
+            "twins",
+            "((0, middle), (middle, n))",
+            "((0, n),)",
+            "mistakes_in_torch_are_found[mask_tile]",
+        ),
+        (
+            "a key that one query sees may be missed",
+            "bounds",
+            "missed = some & (",
+            "missed = every & (",
+            "mistakes_in_torch_are_found[torch_keys_too_narrow]",
+        ),
+        (
+            "a key that one query sees counts as seen by all",
+            "bounds",
+            "wrong = ~every & (",
+            "wrong = ~some & (",
+            "mistakes_in_torch_are_found[torch_all_keys_too_wide]",
+        ),
+        (
+            "what is added compared with itself",
+            "gradients",
+            "found = difference(added[1], added[0], allowed)",
+            "found = difference(added[0], added[0], allowed)",
+            "mistakes_in_torch_are_found[additive]",
+        ),
+        (
+            "the dtype of an index not looked at",
+            "twins",
+            "problem = _shape_problem(call, found, torch.int64)",
+            "problem = _shape_problem(call, found, found.dtype)",
+            "mistakes_in_torch_are_found[index_dtype]",
+        ),
+        (
+            "attention in PyTorch not judged",
+            "attention",
+            "if not error <= allowed:",
+            "if False:",
+            "mistakes_in_torch_are_found[score_without_grad]",
+        ),
+        (
+            "hooks called in one layout only",
+            "on_triton",
+            "for layout in probe.LAYOUTS:",
+            "for layout in probe.LAYOUTS[:1]:",
+            "mistakes_in_kernels_are_found[mask_of_rows-interpreted]",
+        ),
+        (
+            "a band wider than the mistake of a hook",
+            "compare",
+            "return exact, 2 * error + EPS * size + change",
+            "return exact, 2 * error + 0.01 * size + change",
+            "mistakes_in_kernels_are_found[score-interpreted]",
+        ),
+        (
+            "query bounds not looked at",
+            "on_triton",
+            '"query_bounds": self._query_bounds,',
+            '"query_bounds": self._key_bounds,',
+            "mistakes_in_kernels_are_found[queries_too_narrow-interpreted]",
+        ),
+        (
+            "findings of the other process dropped",
+            "process",
+            "            findings.merge(found)\n",
+            "",
+            "another_process_interprets_the_kernels",
+        ),
+    )
+)
