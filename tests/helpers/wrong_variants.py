@@ -185,6 +185,16 @@ def _torch_without_keys(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     return torch.ones(seqlen_q, seqlen_k + 1, dtype=torch.bool)
 
 
+def _torch_keys_of_the_last(b, q_first, q_last, seqlen_q, seqlen_k, args):
+    """Right for one query, too narrow for several."""
+    return q_last - args[0], q_last + 1, q_last - args[0], q_first + 1
+
+
+def _torch_all_keys_of_the_last(b, q_first, q_last, seqlen_q, seqlen_k, args):
+    """Right for one query, too wide for several."""
+    return q_first - args[0], q_last + 1, q_last - args[0], q_last + 1
+
+
 def _torch_bend_of_a_row(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     return (s - args[0] * s * s)[:, :, :1]
 
@@ -281,6 +291,14 @@ IN_TORCH = {
         WINDOW,
         _bounds_of(lo=1),
         r"torch_key_bounds: .* it gives keys \[.*, but key \d+ is seen too",
+    ),
+    "torch_keys_of_the_last": Wrong(
+        WINDOW, {"torch_key_bounds": _torch_keys_of_the_last}, "torch_key_bounds: .* is seen too"
+    ),
+    "torch_all_keys_of_the_last": Wrong(
+        WINDOW,
+        {"torch_key_bounds": _torch_all_keys_of_the_last},
+        r"torch_key_bounds: .* all of the queries see keys .*, but one does not see key",
     ),
     "torch_keys_end_early": Wrong(WINDOW, _bounds_of(hi=-1), "torch_key_bounds: .* is seen too"),
     "torch_all_keys_too_wide": Wrong(

@@ -102,14 +102,14 @@ CHECKS = tuple(
             "bounds",
             "missed = some & (",
             "missed = every & (",
-            "mistakes_in_torch_are_found[torch_keys_too_narrow]",
+            "mistakes_in_torch_are_found[torch_keys_of_the_last]",
         ),
         (
             "a key that one query sees counts as seen by all",
             "bounds",
             "wrong = ~every & (",
             "wrong = ~some & (",
-            "mistakes_in_torch_are_found[torch_all_keys_too_wide]",
+            "mistakes_in_torch_are_found[torch_all_keys_of_the_last]",
         ),
         (
             "what is added compared with itself",
