@@ -27,7 +27,6 @@ class Part(NamedTuple):
 
     build: Callable
     tensor: Callable | None = None
-    gradient: bool = True  # whether a floating tensor receives a gradient
 
 
 def _normal(sizes):
@@ -99,7 +98,7 @@ PARTS = {
     "bias_keys": Part(fa.bias, _normal((1, 0, 0, 1))),
     "bias_rows": Part(fa.bias, _normal((0, 1, 1, 0))),
     "bias_heads": Part(fa.bias, _normal((0, 1, 0, 0))),
-    "past_bias": Part(fa.past_bias, _distances, gradient=False),
+    "past_bias": Part(fa.past_bias, _distances),
     "stripes": Part(lambda _: STRIPES(3)),
     "prefix": Part(lambda _: PREFIX(10)),
     "head_window": Part(lambda _: HEAD_WINDOW(9)),
@@ -124,8 +123,8 @@ def with_gradient(stack: str, tensors: list[torch.Tensor | None]) -> dict[str, t
     """The tensors that receive a gradient, by name."""
     return {
         argument: tensor
-        for argument, name, tensor in zip(argument_names(stack), names(stack), tensors, strict=True)
-        if PARTS[name].gradient and tensor is not None and tensor.is_floating_point()
+        for argument, tensor in zip(argument_names(stack), tensors, strict=True)
+        if tensor is not None and tensor.is_floating_point()
     }
 
 

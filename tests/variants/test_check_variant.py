@@ -84,7 +84,7 @@ def test_another_process_interprets_the_kernels(no_gpu):
     "module, why", [("__main__", "its module is __main__"), ("nowhere", "no name at the top level")]
 )
 def test_what_no_other_process_can_import_is_said_to_be_unchecked(module, why, no_gpu, monkeypatch):
-    kind = fa.define_variant("test_local", **wrong_variants.BEND)
+    kind = fa.define_variant("test_unimportable", **wrong_variants.BEND)
     monkeypatch.setitem(kind.__dict__, "module", module)
     with pytest.warns(UserWarning, match="(?s)left something out.*score .*NOT CHECKED"):
         report = fa.check_variant(kind(0.25), shapes=[(1, 1, 3, 3)])
