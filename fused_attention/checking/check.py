@@ -55,9 +55,9 @@ def check_variant(
     _check_torch(made, findings)
     where = ""
     if not kernels:
-        findings.leave_out(_kernel_checks(kind), "kernels=False")
+        findings.leave_out(kernel_checks(kind), "kernels=False")
     elif findings.problems:
-        findings.leave_out(_kernel_checks(kind), "what it is compared with is wrong")
+        findings.leave_out(kernel_checks(kind), "what it is compared with is wrong")
     else:
         where = _check_kernels(made, findings)
     if findings.problems:
@@ -87,17 +87,13 @@ def _check_attention(call: Call, findings: Findings) -> None:
         attention.check(call, torch.device("cpu"), torch.float64, ON_TORCH, findings)
 
 
-def _kernel_checks(kind) -> list[str]:
-    return [] if kind.sink_logit is not None else kernel_checks(kind)
-
-
 def _check_kernels(made: list[Call], findings: Findings) -> str:
     """Check the kernel hooks where they can run; returns where that was, or nothing."""
     kind = made[0].variant.type
-    if not _kernel_checks(kind):
+    if not kernel_checks(kind):
         return ""
     if not _triton.AVAILABLE:
-        findings.leave_out(_kernel_checks(kind), "Triton is not installed")
+        findings.leave_out(kernel_checks(kind), "Triton is not installed")
         return ""
     if _triton.INTERPRETED or torch.cuda.is_available():
         from . import on_triton

@@ -9,4 +9,5 @@ ATTENTION = "attention on the kernels"
 
 
 def kernel_checks(kind: VariantType) -> list[str]:
-    return [hook for hook in KERNEL_HOOKS if getattr(kind, hook) is not None] + [ATTENTION]
+    hooks = [hook for hook in KERNEL_HOOKS if getattr(kind, hook) is not None]
+    return [*hooks, ATTENTION] if hooks else []  # a sink has none
