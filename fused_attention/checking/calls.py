@@ -38,7 +38,8 @@ class Call:
     @property
     def at(self) -> tuple:
         """The index arguments of a twin for all scores."""
-        return self.shape.indices(*map(_all_of, (self.scores[0], *self.scores[2:])))
+        batch, _, rows, keys = self.scores
+        return self.shape.indices(slice(0, batch), slice(0, rows), slice(0, keys))
 
     @property
     def kv_heads(self) -> int:
@@ -67,10 +68,6 @@ class Call:
     def __str__(self) -> str:
         batch, heads, rows, keys = self.scores
         return f"batch {batch}, heads {heads}, queries {rows}, keys {keys}"
-
-
-def _all_of(n: int) -> slice:
-    return slice(0, n)
 
 
 def calls(

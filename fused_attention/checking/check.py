@@ -70,11 +70,17 @@ def check_variant(
 
 def _check_torch(made: list[Call], findings: Findings) -> None:
     """The checks that need PyTorch only; later ones rely on what earlier ones have checked."""
-    for step in (twins.check, _check_derived, _check_attention):
+    steps = {
+        "torch twins": twins.check,
+        "bounds and gradients in PyTorch": _check_derived,
+        ON_TORCH: _check_attention,
+    }
+    for name, step in steps.items():
+        if findings.problems:
+            findings.leave_out((name,), "what it relies on is wrong")
+            continue
         for call in made:
             step(call, findings)
-        if findings.problems:
-            return
 
 
 def _check_derived(call: Call, findings: Findings) -> None:

@@ -16,6 +16,12 @@ from .calls import Call
 from .findings import Findings
 from .names import ATTENTION, KERNEL_HOOKS, kernel_checks
 
+_CALLED = {
+    "rows": "",
+    "keys": " when called on a tile (keys, rows)",
+    "heads": " when called on a tile whose rows are of several heads",
+}
+
 
 def check(calls: list[Call], device: torch.device, findings: Findings) -> None:
     """Check the kernel hooks at every call, and if they are right attention at the largest."""
@@ -81,13 +87,9 @@ class _Hooks:
             probe.probe(kind, hook, args, operands, result, layout)
             problem = compare.difference(result, expected, allowed)
             if problem is not None:
-                shaped = {
-                    "rows": "",
-                    "keys": " called on a tile (keys, rows)",
-                    "heads": " called on a tile whose rows are of several heads",
-                }
+                called = _CALLED[layout]
                 self.findings.add(
-                    kind, f"disagrees with torch_{kind}{shaped[layout]} at {self.call}, {problem}"
+                    kind, f"disagrees with torch_{kind}{called} at {self.call}, {problem}"
                 )
                 return
 
@@ -113,14 +115,14 @@ class _Hooks:
             *(hook, self.stack.mask_args[0], ranges, result),
             *(self.call.shape.seqlen_q, self.call.shape.seqlen_k),
         )
-        words = ("key", "queries", "queries") if name == "key_bounds" else ("query", "keys", "keys")
+        one, others = ("key", "queries") if name == "key_bounds" else ("query", "keys")
         found = (result.cpu() - first_seen).tolist()
         for b, h in ((b, h) for b in range(size[0]) for h in range(size[1])):
             for i, (start, last) in enumerate(places):
                 part = seen[b, h, start : last + 1]
-                problem = bounds.violation(found[b][h][i], part, *words[:2])
+                problem = bounds.violation(found[b][h][i], part, one, others)
                 if problem is not None:
-                    where = f"batch {b}, head {h}, {words[2]} {start} to {last}"
+                    where = f"batch {b}, head {h}, {others} {start} to {last}"
                     self.findings.add(name, f"at {self.call}: for {where} {problem}")
                     return
 
