@@ -5,6 +5,7 @@ Imported only where Triton runs: in its interpreter or on a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -30,9 +31,21 @@ def check(calls: list[Call], device: torch.device, findings: Findings) -> None:
     if any(name in findings.problems for name in KERNEL_HOOKS):
         findings.leave_out((ATTENTION,), "a hook is wrong")
         return
-    for call in sorted(calls, key=lambda call: math.prod(call.scores))[-3:]:
-        with findings.check(ATTENTION, call):
-            attention.check(call, device, torch.float32, ATTENTION, findings)
+    with _full_precision():
+        for call in sorted(calls, key=lambda call: math.prod(call.scores))[-3:]:
+            with findings.check(ATTENTION, call):
+                attention.check(call, device, torch.float32, ATTENTION, findings)
+
+
+@contextlib.contextmanager
+def _full_precision():
+    """Products in fp32, whatever the user has set: the reference knows no TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _Hooks:

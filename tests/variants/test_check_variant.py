@@ -12,6 +12,8 @@ import torch
 
 import fused_attention as fa
 from fused_attention.checking import process
+from fused_attention.checking.calls import calls as make_calls
+from fused_attention.checking.findings import Findings
 from fused_attention.variants.base import Shape
 from fused_attention.variants.hooks import KERNEL_HOOKS
 
@@ -92,6 +94,28 @@ def test_what_no_other_process_can_import_is_said_to_be_unchecked(module, why, n
     assert report.kernels == "" and "score" not in report.checked
     assert why in report.unchecked["score"] and "TRITON_INTERPRET=1" in report.unchecked["score"]
     assert "attention on the kernels" in report.unchecked
+
+
+def test_kernels_are_judged_in_full_precision(monkeypatch):
+    """With TF32, which a user may have allowed, no kernel is within the rounding of fp32."""
+    from fused_attention.checking import on_triton
+
+    used, precision = [], torch.get_float32_matmul_precision
+    monkeypatch.setattr(on_triton._Hooks, "check_all", lambda self: None)
+    monkeypatch.setattr(
+        on_triton.attention,
+        "check",
+        lambda *args: used.append(precision()),
+    )
+    before = precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        calls, _ = make_calls(fa.causal(), [(1, 1, 3, 3)])
+        on_triton.check(calls, torch.device("cpu"), Findings())
+        assert precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert used == ["highest"]
 
 
 def test_a_process_that_dies_has_checked_nothing(no_gpu, monkeypatch):
