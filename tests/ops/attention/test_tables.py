@@ -4,7 +4,7 @@
 other variants.  Here are small strips and tiles, the order of additions, and what checks allow.
 
 Seen failing on: threads that add at once, a strip that is read from row 0 on or stored beside its
-place, the flat index of a table cut to the tile, an index of memory instead of rows and columns.
+place, a table cut to the tile, contributions dropped along a broadcast dimension of the index.
 """
 
 import pytest
