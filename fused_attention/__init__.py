@@ -3,6 +3,7 @@
 from . import models, objectives, reference, visualize
 from .cache.block_pool import BlockPool, OutOfBlocks
 from .cache.paged_kv_cache import PagedKVCache
+from .checking import check_variant
 from .modules import (
     GELU,
     MLP,
@@ -71,6 +72,7 @@ __all__ = [
     "bias",
     "bias_gelu",
     "causal",
+    "check_variant",
     "copy_blocks",
     "cross_entropy",
     "define_variant",

@@ -7,7 +7,8 @@ are the same bit for bit every time:
     dkdv    dK and dV of BLOCK_N keys; loops over the heads of the group and their rows
     dq      dQ of BLOCK_M rows; loops over the keys
     dbias   gradient of a variant's tensor argument, such as a bias: one tile of scores; loops over
-            the batch and heads that the argument was broadcast to
+            the batch and heads that the argument was broadcast to.  For a table, the contributions
+            of the scores of a strip of rows, which PyTorch then adds up
 
 Notation as in `attention_forward`; p are the softmax weights, dp and ds the gradients of the
 weights and of the raw scores.  The dkdv kernel holds its tiles transposed, (N, M), so that p and
@@ -328,6 +329,8 @@ def _dbias_kernel(
     num_heads,
     seqlen_q,
     seqlen_k,
+    first_m,
+    num_tiles_m,
     sm_scale,
     dropout_threshold,
     dropout_scale,
@@ -353,7 +356,7 @@ def _dbias_kernel(
     BLOCK_DV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One (M, N) tile of the gradient of the argument of score hook INDEX.
+    """One (M, N) tile of the gradient of the argument of score hook INDEX, from row first_m on.
 
     A program sums over the batch and heads that the argument was broadcast to.  Where it was
     broadcast over rows or keys, the program stores the sum of its tile, and the launcher adds up
@@ -362,15 +365,15 @@ def _dbias_kernel(
     pid = tl.program_id(0)
     tile_n = pid % tl.cdiv(seqlen_k, BLOCK_N)
     pid = pid // tl.cdiv(seqlen_k, BLOCK_N)
-    tile_m = pid % tl.cdiv(seqlen_q, BLOCK_M)
-    pid = pid // tl.cdiv(seqlen_q, BLOCK_M)
+    tile_m = pid % num_tiles_m
+    pid = pid // num_tiles_m
     first_h = 0 if SUM_H else pid % num_heads
     count_h = num_heads if SUM_H else 1
     first_b = 0 if SUM_B else (pid if SUM_H else pid // num_heads)
     count_b = batch if SUM_B else 1
 
     offset = seqlen_k - seqlen_q
-    start_m = tile_m * BLOCK_M
+    start_m = first_m + tile_m * BLOCK_M
     start_n = tile_n * BLOCK_N
     offs_m = start_m + tl.arange(0, BLOCK_M)
     offs_n = start_n + tl.arange(0, BLOCK_N)
@@ -429,7 +432,7 @@ def _dbias_kernel(
     dbias_ptr += (0 if SUM_B else first_b.to(tl.int64) * stride_db) + (
         0 if SUM_H else first_h.to(tl.int64) * stride_dh
     )
-    at_m = offs_m.to(tl.int64) * stride_dm
+    at_m = (offs_m - first_m).to(tl.int64) * stride_dm
     at_n = offs_n.to(tl.int64) * stride_dn
     tile = tile_m.to(tl.int64) * stride_dm
     if SUM_M and SUM_N:
@@ -488,9 +491,14 @@ def attention_dq(q, k, v, do, stats, delta, dq, options: LaunchOptions) -> None:
     )
 
 
-def attention_dbias(q, k, v, do, stats, delta, shape, index: int, options: LaunchOptions):
-    """The gradient, fp32, of the argument of score hook ``index``; its 4-D shape is ``shape``."""
-    full = (*q.shape[:3], k.shape[2])
+def attention_dbias(
+    q, k, v, do, stats, delta, shape, rows: slice, index: int, options: LaunchOptions
+):
+    """The gradient, fp32, of the argument of score hook ``index``, 4-D, of shape ``shape``.
+
+    Of ``rows`` only, which begin and, unless they are the last, end at a multiple of block_m.
+    """
+    full = (*q.shape[:2], rows.stop - rows.start, k.shape[2])
     tiles = (
         triton.cdiv(full[2], options.config.block_m),
         triton.cdiv(full[3], options.config.block_n),
@@ -506,7 +514,7 @@ def attention_dbias(q, k, v, do, stats, delta, shape, index: int, options: Launc
         *(q, k, v, do, stats, delta, dbias, options.seed),
         *strides(q, k, v, do),
         *dbias.stride(),
-        *full,
+        *(*q.shape[:3], k.shape[2], rows.start, tiles[0]),
         *options.arguments,
         KEY_BOUNDS=options.stack.key_bounds,
         SCORE_GRADS=options.stack.score_grads,

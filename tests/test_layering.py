@@ -1,6 +1,7 @@
 """Dependencies point one way: visualize -> models -> modules -> ops -> kernels.
 
-Only models and visualize import reference; within ops, only a triton_backend imports kernels.
+Only checking, models and visualize import reference; within ops, only a triton_backend imports
+kernels.
 docs/architecture.md draws the same picture.
 """
 
@@ -21,6 +22,7 @@ MAY_IMPORT = {
     "ops": {"kernels", "variants"},
     "reference": {"variants"},
     "cache": {"ops", "variants"},
+    "checking": {"kernels", "ops", "reference", "variants"},
     "modules": {"ops", "cache", "variants"},
     "generation": {"cache"},
     "objectives": {"ops"},

@@ -11,7 +11,8 @@ Index conventions, the same in a hook and in its torch twin:
 A kernel hook receives a scalar argument unchanged, and a tensor argument as a tuple
 ``(pointer, stride_0, stride_1, ...)`` with stride 0 along dimensions of size 1, so that
 broadcasting needs no code in the hook.  A torch twin receives the tensor; a 4-D tensor, which must
-be broadcastable to ``(batch, heads, seqlen_q, seqlen_k)``, is cut to the current tile.
+be broadcastable to ``(batch, heads, seqlen_q, seqlen_k)``, is cut to the current tile, unless it is
+a table (``torch_arg_index``), which a twin always receives whole.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch
 
 from .._triton import expose_language
 from ..plain import check_plain
+from .hooks import check_definition
 
 _TYPES: dict[str, VariantType] = {}
 # Operators carry scalar arguments as floats.
@@ -85,6 +87,7 @@ class VariantType:
     additive: bool = False
     arg_grad: Callable | None = None
     torch_arg_grad: Callable | None = None
+    torch_arg_index: Callable | None = None
     sink_logit: Callable | None = None
     key_bounds: Callable | None = None
     query_bounds: Callable | None = None
@@ -155,12 +158,13 @@ class Variant:
         return self.type.torch_score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, self.args)
 
     def tile(self, batch: slice, rows: slice, keys: slice) -> Variant:
-        """This variant with its 4-D tensor arguments cut to a tile (views, no copy)."""
+        """This variant with its 4-D tensor arguments, but for a table, cut to a tile (views)."""
+        tables = 0 if self.type.torch_arg_index is None else 1
         cut = tuple(
             _cut(arg, batch, rows, keys) if isinstance(arg, torch.Tensor) and arg.ndim == 4 else arg
-            for arg in self.args
+            for arg in self.args[tables:]
         )
-        return Variant(self.type, cut)
+        return Variant(self.type, self.args[:tables] + cut)
 
     def __repr__(self) -> str:
         shown = (f"tensor{tuple(a.shape)}" if isinstance(a, torch.Tensor) else a for a in self.args)
@@ -192,8 +196,13 @@ def define_variant(name: str, **hooks) -> VariantType:
         ``torch_score_grad``, where ``s_in`` and ``s_out`` are the scores before and after.
     ``arg_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> contribution``
         with ``torch_arg_grad``, optional: the contribution of every score to the gradient of the
-        first argument, which must be a 4-D tensor.  Contributions are summed over the dimensions
-        in which the argument has size 1.
+        first argument, a tensor.  Contributions are summed over the dimensions in which it has
+        size 1; it must be 4-D, or else have a ``torch_arg_index``.
+    ``torch_arg_index(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args) -> index``
+        if the first argument is a table, of any shape, of which every score reads one entry:
+        where.  An int64 tensor broadcastable to the scores, the index into the flattened table
+        (row-major, whatever its strides), valid for every query and key, masked or not.  The
+        kernels need no such function; contributions are added up in a fixed order.
     ``key_bounds(b, h, q_first, q_last, seqlen_q, seqlen_k, args) -> lo, hi, full_lo, full_hi``
         optional, for masks: the keys ``[lo, hi)`` that any of the queries ``q_first..q_last``
         (inclusive) can see, and the keys ``[full_lo, full_hi)`` that all of them see.  The first
@@ -208,26 +217,15 @@ def define_variant(name: str, **hooks) -> VariantType:
     ``check(args, shape)``
         optional: raise ValueError or TypeError if the arguments do not fit the `Shape`.
 
-    Raises ValueError if a hook has no twin, if hooks do not go together, or if another module has
-    defined ``name`` already.
+    Raises TypeError if a hook is unknown, is or is not a ``@triton.jit`` function where the other
+    is expected, or has other parameters than above; ValueError if a hook has no twin, if hooks do
+    not go together, or if another module has defined ``name`` already.  What shows only when hooks
+    are called is found by `fused_attention.check_variant`.
     """
+    check_definition(name, hooks)
     for hook in hooks.values():
         expose_language(hook)
     kind = VariantType(name, **hooks, module=_module_of(hooks))
-    for hook in ("mask", "score", "score_grad", "arg_grad", "key_bounds"):
-        given, twin = getattr(kind, hook), getattr(kind, f"torch_{hook}")
-        if (given is None) != (twin is None):
-            missing = hook if given is None else f"torch_{hook}"
-            raise ValueError(f"variant {name!r}: {missing} is missing beside its twin")
-    hooked = kind.mask is not None or kind.score is not None
-    if hooked == (kind.sink_logit is not None):
-        raise ValueError(f"variant {name!r}: expected a mask or a score, or a sink_logit alone")
-    if kind.score is not None and kind.additive == (kind.score_grad is not None):
-        raise ValueError(
-            f"variant {name!r}: a score needs either additive=True or a score_grad, not both"
-        )
-    if (kind.key_bounds is None) != (kind.query_bounds is None):
-        raise ValueError(f"variant {name!r}: key_bounds and query_bounds must be given together")
     known = _TYPES.get(name)
     if known is not None and known.module != kind.module:
         raise ValueError(f"variant {name!r} is already defined by module {known.module!r}")

@@ -1,4 +1,4 @@
-"""A bias by the distance from a query back to a key: relative position bias for decoding."""
+"""A bias by the distance from a query back to a key: relative positions, from a table."""
 
 import torch
 
@@ -14,9 +14,19 @@ def _score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     return s + tl.load(pointer + h * stride_h + back * stride_d).to(tl.float32)
 
 
+@jit
+def _values_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return ds
+
+
 def _torch_score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
     values, distances = args
     return s + values.to(s.dtype)[h, (q_idx - kv_idx).clamp(0, distances - 1)]
+
+
+def _torch_index(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    _, distances = args
+    return h * distances + (q_idx - kv_idx).clamp(0, distances - 1)
 
 
 def _check(args, shape: Shape):
@@ -31,7 +41,14 @@ def _check(args, shape: Shape):
 
 
 _PAST_BIAS = define_variant(
-    "past_bias", score=_score, torch_score=_torch_score, additive=True, check=_check
+    "past_bias",
+    score=_score,
+    torch_score=_torch_score,
+    additive=True,
+    arg_grad=_values_grad,
+    torch_arg_grad=lambda ds, s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: ds,
+    torch_arg_index=_torch_index,
+    check=_check,
 )
 
 
@@ -39,10 +56,10 @@ def past_bias(values: torch.Tensor) -> Variant:
     """Add ``values[h, i - j]`` to the score of the query at i and the key at j.
 
     ``values``: floating tensor, shape (heads, distances), of query heads, on the device of the
-    inputs.  Keys farther back than the table get its last value, keys after the query the value of
-    distance 0.  The variant needs no memory of the size of the scores and works over a paged KV
-    cache, but has no gradient; `bias` has one.  An example of such a bias is T5's: Raffel et al.
-    2020, arXiv 1910.10683, section 2.1.
+    inputs; it can receive a gradient.  Keys farther back than the table get its last value, keys
+    after the query the value of distance 0.  The variant needs no memory of the size of the scores
+    and works over a paged KV cache.  An example of such a bias is T5's: Raffel et al. 2020, arXiv
+    1910.10683, section 2.1.
 
     Raises TypeError if ``values`` is not a floating tensor, ValueError if its shape or device does
     not fit.

@@ -113,7 +113,7 @@ def launch(case: KernelCase, target: str) -> None:
         ),
         "dq": lambda: attention_backward.attention_dq(q, k, v, do, stats, delta, dq, options),
         "dbias": lambda: attention_backward.attention_dbias(
-            q, k, v, do, stats, delta, variants[0].args[0].shape, 0, options
+            q, k, v, do, stats, delta, variants[0].args[0].shape, slice(0, seqlen), 0, options
         ),
     }
     launchers[case.kernel]()

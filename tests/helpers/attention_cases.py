@@ -82,6 +82,7 @@ GROUPS = {
     "group_7": _groups(7, 1, "softcap+alibi"),
     "group_8": AttentionCase(Sizes(1, 8, 1, 40, 33, 16, 16), "causal", lse=True),
     "groups_of_two": _groups(4, 2, "bias"),
+    "groups_relative": _groups(4, 2, "relative+causal", lse=True),
     "groups_of_three": _groups(6, 2, "alibi_batch", lse=True),
 }
 LAYOUTS = {
@@ -134,6 +135,7 @@ DROPOUT = {
     "dropout_stack": _lengths(65, 70, "softcap+alibi+causal", options={"dropout_p": 0.5}),
     "dropout_group": _groups(6, 2, "key_padding", lse=True, options={"dropout_p": 0.3}),
     "dropout_bias": _groups(4, 2, "bias_shared+window", options={"dropout_p": 0.3}),
+    "dropout_gate": _groups(4, 2, "gate+key_padding", options={"dropout_p": 0.3}),
     "dropout_window": _lengths(65, 129, "window", options={"dropout_p": 0.5}),
     "dropout_all": _lengths(33, 40, options={"dropout_p": 1.0}),
 }

@@ -140,3 +140,90 @@ HEAD_WINDOW = define_variant(
         *(last, first + 1),
     ),
 )
+
+
+@triton.jit
+def _relative_at(h, q_idx, kv_idx, args):
+    """Where the entry of a score is: positions farther apart than the table share its ends."""
+    pointer, stride_d, stride_h = args[0]
+    apart = tl.minimum(tl.maximum(q_idx - kv_idx, -args[1]), args[1]) + args[1]
+    return pointer + apart * stride_d + h * stride_h
+
+
+@triton.jit
+def _relative(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return s + tl.load(_relative_at(h, q_idx, kv_idx, args)).to(tl.float32)
+
+
+@triton.jit
+def _relative_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return ds
+
+
+def _relative_index(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    table, most = args
+    return ((q_idx - kv_idx).clamp(-most, most) + most) * table.shape[1] + h
+
+
+# Relative positions as in T5 and Swin: a table (2 * most + 1, heads), which receives a gradient.
+RELATIVE = define_variant(
+    "test_relative",
+    score=_relative,
+    torch_score=lambda s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        s + args[0].to(s.dtype)[(q_idx - kv_idx).clamp(-args[1], args[1]) + args[1], h]
+    ),
+    additive=True,
+    arg_grad=_relative_grad,
+    torch_arg_grad=lambda ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: ds,
+    torch_arg_index=_relative_index,
+)
+
+
+@triton.jit
+def _gate_at(b, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    pointer, stride_b, _, stride_m, stride_n = args[0]
+    row = q_idx - (seqlen_k - seqlen_q)
+    at = b * stride_b + row // args[1] * stride_m + kv_idx // args[1] * stride_n
+    return tl.load(pointer + at).to(tl.float32)
+
+
+@triton.jit
+def _gate(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return s * _gate_at(b, q_idx, kv_idx, seqlen_q, seqlen_k, args)
+
+
+@triton.jit
+def _gate_score_grad(ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return ds * _gate_at(b, q_idx, kv_idx, seqlen_q, seqlen_k, args)
+
+
+@triton.jit
+def _gate_grad(ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    return ds * s_in
+
+
+def _gates(s, b, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    gates, size = args
+    return gates.to(s.dtype)[b, 0, (q_idx - seqlen_k + seqlen_q) // size, kv_idx // size]
+
+
+def _gate_index(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
+    (_, _, rows, keys), size = args[0].shape, args[1]
+    return (b * rows + (q_idx - seqlen_k + seqlen_q) // size) * keys + kv_idx // size
+
+
+# A factor per block of scores: a 4-D table, not additive, whose gradient depends on the scores.
+GATE = define_variant(
+    "test_gate",
+    score=_gate,
+    torch_score=lambda s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        s * _gates(s, b, q_idx, kv_idx, seqlen_q, seqlen_k, args)
+    ),
+    score_grad=_gate_score_grad,
+    torch_score_grad=lambda ds, s_in, s_out, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: (
+        ds * _gates(ds, b, q_idx, kv_idx, seqlen_q, seqlen_k, args)
+    ),
+    arg_grad=_gate_grad,
+    torch_arg_grad=lambda ds, s_in, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args: ds * s_in,
+    torch_arg_index=_gate_index,
+)

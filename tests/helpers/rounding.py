@@ -175,6 +175,22 @@ class Errors:
             return x.abs().sum(over, keepdim=True)
         return x.square().sum(over, keepdim=True).sqrt()
 
+    def sum_at(self, x, index, shape, *, along_keys):
+        """`sum_to` for a table of ``shape``, whose entries are read at ``index``."""
+        if along_keys:
+            entries = torch.arange(math.prod(shape), device=x.device).expand(*x.shape[:3], -1)
+            x = x.new_zeros(entries.shape).scatter_add(-1, index, x)
+            index = entries
+        if self.repeats:
+            return _at(x.abs(), index, shape)
+        return _at(x.square(), index, shape).sqrt()
+
+
+def _at(x, index, shape):
+    """The sums of ``x`` for each entry of a table of ``shape``."""
+    flat = x.new_zeros(math.prod(shape))
+    return flat.index_put((index.flatten(),), x.flatten(), accumulate=True).view(shape)
+
 
 class Chain:
     """Propagates errors forward and backward through the score variants of a stack."""
@@ -217,23 +233,31 @@ class Chain:
                     kind.torch_arg_grad(x, self.scores[i], *self.where, args)
                     for x in (own, common, ds)
                 ]
-                shape = args[0].shape
-                length = math.prod(ds.shape) / max(1, math.prod(shape))
-                arguments[f"d{name}"] = (
-                    self.errors.sum_to(terms[0], shape, along_keys=False)
-                    + self.errors.sum_to(terms[1], shape, along_keys=True)
-                    + self.errors.u
-                    * math.sqrt(length / 2)
-                    * torch.hypot(
-                        self.errors.sum_to(terms[2], shape, along_keys=False),
-                        terms[2].sum_to_size(shape),
-                    )
-                )
+                arguments[f"d{name}"] = self._argument(kind, args, *terms)
             own = self._derivative(i, own).abs()
             if not kind.additive:
                 own = own + self.errors.u * ds.abs()
             common, ds = self._derivative(i, common), self._derivative(i, ds)
         return own, common, ds, arguments
+
+    def _argument(self, kind, args, own, common, contributions):
+        """The error of the gradient of an argument: a sum of contributions with these errors."""
+        errors, shape = self.errors, args[0].shape
+        if kind.torch_arg_index is None:
+            length = math.prod(contributions.shape) / max(1, math.prod(shape))
+            root = math.sqrt(length / 2)
+            total = contributions.sum_to_size(shape)
+            own = errors.sum_to(own, shape, along_keys=False)
+            common = errors.sum_to(common, shape, along_keys=True)
+            size = errors.sum_to(contributions, shape, along_keys=False)
+        else:
+            index = kind.torch_arg_index(*self.where, args).expand(contributions.shape)
+            root = (_at(torch.ones_like(contributions), index, shape) / 2).sqrt()
+            total = _at(contributions, index, shape)
+            own = errors.sum_at(own, index, shape, along_keys=False)
+            common = errors.sum_at(common, index, shape, along_keys=True)
+            size = errors.sum_at(contributions, index, shape, along_keys=False)
+        return own + common + errors.u * root * torch.hypot(size, total)
 
     def _derivative(self, i, ds):
         kind, args = self.named[i][1].type, self.named[i][1].args

@@ -7,7 +7,7 @@ import torch
 
 import fused_attention as fa
 
-from .custom_variants import BEND, HEAD_WINDOW, PREFIX, SINK, STRIPES
+from .custom_variants import BEND, GATE, HEAD_WINDOW, PREFIX, RELATIVE, SINK, STRIPES
 
 
 class Sizes(NamedTuple):
@@ -27,7 +27,6 @@ class Part(NamedTuple):
 
     build: Callable
     tensor: Callable | None = None
-    gradient: bool = True  # whether a floating tensor receives a gradient
 
 
 def _normal(sizes):
@@ -53,6 +52,17 @@ def _logits(shape, generator, dtype):
 
 def _distances(shape, generator, dtype):
     return torch.randn(shape.heads, 15, generator=generator).to(dtype)
+
+
+def _relative(shape, generator, dtype):
+    """A table (31, heads) that is the transpose of what lies in memory."""
+    return torch.randn(shape.heads, 31, generator=generator).to(dtype).mT
+
+
+def _gates(shape, generator, dtype):
+    """Factors of blocks of 16 rows and 16 keys, the same for all heads."""
+    size = (shape.batch, 1, -(-shape.rows // 16), -(-shape.keys // 16))
+    return torch.randn(size, generator=generator).to(dtype)
 
 
 def _lengths(shape, generator, dtype):
@@ -88,12 +98,14 @@ PARTS = {
     "bias_keys": Part(fa.bias, _normal((1, 0, 0, 1))),
     "bias_rows": Part(fa.bias, _normal((0, 1, 1, 0))),
     "bias_heads": Part(fa.bias, _normal((0, 1, 0, 0))),
-    "past_bias": Part(fa.past_bias, _distances, gradient=False),
+    "past_bias": Part(fa.past_bias, _distances),
     "stripes": Part(lambda _: STRIPES(3)),
     "prefix": Part(lambda _: PREFIX(10)),
     "head_window": Part(lambda _: HEAD_WINDOW(9)),
     "bend": Part(lambda _: BEND(0.125)),
     "logit": Part(fa.sink, _logits),
+    "relative": Part(lambda table: RELATIVE(table, 15), _relative),
+    "gate": Part(lambda gates: GATE(gates, 16), _gates),
     "sink": Part(lambda tensor: SINK(tensor, 0.5), _normal((0, 1, 0, 1))),
 }
 
@@ -111,8 +123,8 @@ def with_gradient(stack: str, tensors: list[torch.Tensor | None]) -> dict[str, t
     """The tensors that receive a gradient, by name."""
     return {
         argument: tensor
-        for argument, name, tensor in zip(argument_names(stack), names(stack), tensors, strict=True)
-        if PARTS[name].gradient and tensor is not None and tensor.is_floating_point()
+        for argument, tensor in zip(argument_names(stack), tensors, strict=True)
+        if tensor is not None and tensor.is_floating_point()
     }
 
 

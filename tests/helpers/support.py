@@ -140,9 +140,9 @@ class Launches:
         return self
 
     def _counted(self, launcher):
-        def launch(*args):
+        def launch(*args, **options):
             self.count += 1
-            return launcher(*args)
+            return launcher(*args, **options)
 
         return launch
 

@@ -14,6 +14,7 @@ from . import (
     pointwise,
     tensors,
     training,
+    variants,
 )
 from .mutation import Mutation
 
@@ -21,6 +22,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     *attention.KERNELS,
     *attention.BOUNDS,
     *attention.PATHS,
+    *variants.GRADIENTS_OF_TABLES,
+    *variants.DEFINITIONS,
+    *variants.CHECKS,
     *norms.NORMS,
     *losses.LOSSES,
     *pointwise.POINTWISE,

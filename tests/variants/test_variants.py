@@ -1,4 +1,4 @@
-"""Every variant alone and composed with others, on every leg, and the checks of `define_variant`.
+"""Every variant alone and composed with others, on every leg, and the checks of arguments.
 
 Mutations caught here: an argument's gradient not summed over its broadcast dimensions, and hooks
 applied in the wrong order, by test_alone_and_composed; score gradients taken at the raw scores,
@@ -29,6 +29,7 @@ COMPANY = (
     "stripes+window_both",
     "bend+sink+prefix",
     "sink+softcap+alibi_batch+top_left",
+    "softcap+relative+gate+bend+window",
 )
 SHAPE = Sizes(2, 2, 1, 33, 70, 8, 16)
 
@@ -152,61 +153,6 @@ def test_alibi_slopes_are_the_papers():
     odd = torch.tensor([2.0**-i for i in range(1, 9)] + [2.0 ** (-i / 2) for i in (1, 3, 5, 7)])
     torch.testing.assert_close(fa.alibi_slopes(12), odd)
     torch.testing.assert_close(fa.alibi_slopes(1), torch.tensor([2.0**-8]))
-
-
-def _mask(b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
-    return kv_idx <= q_idx
-
-
-def _score(s, b, h, q_idx, kv_idx, seqlen_q, seqlen_k, args):
-    return s
-
-
-BOTH = {"score": _score, "torch_score": _score}
-
-
-@pytest.mark.parametrize(
-    "hooks, message",
-    [
-        ({"mask": _mask}, "torch_mask is missing"),
-        ({"torch_mask": _mask}, "mask is missing"),
-        ({"score": _score, "additive": True}, "torch_score is missing"),
-        ({}, "expected a mask or a score"),
-        (BOTH, "either additive=True or a score_grad"),
-        (
-            {**BOTH, "additive": True, "score_grad": _score, "torch_score_grad": _score},
-            "either additive=True or a score_grad",
-        ),
-        ({**BOTH, "score_grad": _score}, "torch_score_grad is missing"),
-        ({**BOTH, "additive": True, "arg_grad": _score}, "torch_arg_grad is missing"),
-        (
-            {"mask": _mask, "torch_mask": _mask, "key_bounds": _mask},
-            "torch_key_bounds is missing",
-        ),
-        (
-            {"mask": _mask, "torch_mask": _mask, "key_bounds": _mask, "torch_key_bounds": _mask},
-            "must be given together",
-        ),
-    ],
-)
-def test_incomplete_definitions_are_refused(hooks, message):
-    before = dict(base._TYPES)
-    with pytest.raises(ValueError, match=f"variant 'test_incomplete'.*{message}"):
-        fa.define_variant("test_incomplete", **hooks)
-    assert before == base._TYPES
-
-
-def test_names_belong_to_modules():
-    """The defining module may redefine a variant (as a notebook cell does); others may not."""
-    kept = base._TYPES["test_stripes"]
-    with pytest.raises(ValueError, match="'test_stripes' is already defined by module"):
-        fa.define_variant("test_stripes", mask=_mask, torch_mask=_mask)
-    assert base._TYPES["test_stripes"] is kept
-    first = fa.define_variant("test_mine", mask=_mask, torch_mask=_mask)
-    second = fa.define_variant("test_mine", mask=_mask, torch_mask=_mask)
-    assert base._TYPES.pop("test_mine") is second is not first
-    with pytest.raises(ValueError, match="'test_mine' is not defined in this process"):
-        base.decode("test_mine:", [], [])
 
 
 def test_arguments_of_other_types_are_refused():

@@ -76,8 +76,9 @@ def check_variants(q, k, variants: Sequence[Variant]) -> None:
                     f"variants: {variant.name} has no gradient for its argument {position}; "
                     "detach() it, or give the variant an arg_grad"
                 )
-            if torch.is_grad_enabled() and arg.ndim != 4:
+            is_table = variant.type.torch_arg_index is not None
+            if torch.is_grad_enabled() and arg.ndim != 4 and not is_table:
                 raise ValueError(
-                    f"variants: {variant.name} needs a 4-D argument to give it a gradient, "
-                    f"got shape {tuple(arg.shape)}"
+                    f"variants: {variant.name} needs a 4-D argument, or a torch_arg_index, to give "
+                    f"it a gradient, got shape {tuple(arg.shape)}"
                 )

@@ -16,7 +16,7 @@ import torch
 
 from ...variants.base import Shape, Variant
 from ..layout import accumulator
-from . import statistics
+from . import statistics, tables
 from .dropout import Dropout, multipliers
 from .tiles import Tile, keep
 
@@ -132,8 +132,11 @@ def _score_grads(ds, scores, variants, shape: Shape, chunk: Tile, dargs):
         darg = dargs.get(scoring[i])
         if darg is not None:
             contribution = kind.torch_arg_grad(ds, s_in, *indices, cut.args)
-            target = chunk.cut(Variant(kind, (darg,)))
-            target.args[0].add_(contribution.sum_to_size(target.args[0].shape))
+            if kind.torch_arg_index is not None:
+                tables.add_at(darg, tables.index_of(cut, indices), contribution)
+            else:
+                target = chunk.cut(Variant(kind, (darg,)))
+                target.args[0].add_(contribution.sum_to_size(target.args[0].shape))
         if not kind.additive:
             ds = kind.torch_score_grad(ds, s_in, s_out, *indices, cut.args)
     return ds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -9,8 +10,9 @@ import torch
 from ... import philox, tuning
 from ...kernels import attention_backward, attention_forward, hooks
 from ...kernels.launch import LaunchOptions, VariantStack
-from ...variants.base import Variant
+from ...variants.base import Shape, Variant
 from ..layout import empty_gradient, empty_like
+from . import tables
 from .dropout import Dropout
 
 
@@ -49,12 +51,29 @@ def backward(do, dlse, q, k, v, out, stats, variants, scale, dropout, wanted: Se
         if k.numel() == 0:
             dargs.append(delta.new_zeros(shape))
             continue
-        dargs.append(
-            attention_backward.attention_dbias(
-                q, k, v, do, stats, delta, shape, index, options("dbias")
-            )
+        dbias_options = options("dbias")
+        dbias = functools.partial(
+            attention_backward.attention_dbias,
+            *(q, k, v, do, stats, delta),
+            index=index,
+            options=dbias_options,
         )
+        if variant.type.torch_arg_index is None:
+            dargs.append(dbias(shape, slice(0, q.shape[2])))
+        else:
+            dargs.append(_table_gradient(q, k, variant, dbias, dbias_options.config.block_m))
     return dq, dk, dv, dargs
+
+
+def _table_gradient(q, k, variant: Variant, dbias, block_m: int):
+    """The gradient, fp32, of the variant's table; ``dbias(shape, rows)`` is that of a bias."""
+    shape = Shape.of(q, k)
+    dtable = q.new_zeros(variant.args[0].shape, dtype=torch.float32)
+    batch, keys = slice(0, shape.batch), slice(0, shape.seqlen_k)
+    for rows in tables.strips(shape, block_m):
+        index = tables.index_of(variant, shape.indices(batch, rows, keys))
+        tables.add_at(dtable, index, dbias(index.shape, rows))
+    return dtable
 
 
 def variant_stack(variants: Sequence[Variant]) -> VariantStack:

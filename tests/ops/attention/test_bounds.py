@@ -6,9 +6,8 @@ torch); a bound too loose wastes work.
 
 import pytest
 import torch
-import triton
-import triton.language as tl
 
+from fused_attention.kernels import probe
 from fused_attention.ops.attention.tiles import key_bounds
 from fused_attention.ops.attention.triton_backend import variant_stack
 from fused_attention.variants.base import Shape
@@ -50,23 +49,6 @@ def test_bounds_are_exact(stack, rows, keys):
             assert list(range(full_lo, full_hi)) == every, where
 
 
-@triton.jit
-def _bounds_kernel(
-    out_ptr, first, seqlen_q, seqlen_k, length, stop, mask_args, BOUNDS: tl.constexpr
-):
-    """Program (b, i) stores the bounds of positions first + i ... first + i + length - 1."""
-    b = tl.program_id(0)
-    i = tl.program_id(1)
-    low = first + i
-    high = tl.minimum(low + length, stop) - 1
-    lo, hi, full_lo, full_hi = BOUNDS[0](b, 0, low, high, seqlen_q, seqlen_k, mask_args[0])
-    out_ptr += (b * tl.num_programs(1) + i) * 4
-    tl.store(out_ptr, lo)
-    tl.store(out_ptr + 1, hi)
-    tl.store(out_ptr + 2, full_lo)
-    tl.store(out_ptr + 3, full_hi)
-
-
 @pytest.mark.parametrize("device", LEGS[1:])
 @pytest.mark.parametrize("rows, keys", [(11, 19), (19, 11)])
 @pytest.mark.parametrize("stack", BOUNDED)
@@ -81,17 +63,17 @@ def test_bounds_of_hooks_are_exact(device, stack, rows, keys):
     (variant,) = stacks.build(stack, [x if x is None else x.to(device) for x in tensors])
     hooks = variant_stack([variant])
     offset = keys - rows
-    for bounds, seen_by, start, other in (
+    for (bounds,), seen_by, start, other in (
         (hooks.key_bounds, seen, offset, 0),
         (hooks.query_bounds, seen.mT, 0, offset),
     ):
         length, count, width = 5, seen_by.shape[1], seen_by.shape[2]
-        found = torch.zeros(2, count, 4, dtype=torch.int32, device=device)
-        _bounds_kernel[(2, count)](
-            *(found, start, rows, keys, length, start + count, hooks.mask_args), BOUNDS=bounds
-        )
+        ranges = [(start + i, start + min(i + length, count) - 1) for i in range(count)]
+        ranges = torch.tensor(ranges, dtype=torch.int32, device=device)
+        found = torch.zeros(2, 1, count, 4, dtype=torch.int64, device=device)
+        probe.probe_bounds(bounds, hooks.mask_args[0], ranges, found, rows, keys)
         for b, i in ((b, i) for b in range(2) for i in range(count)):
-            lo, hi, full_lo, full_hi = (found[b, i] - other).clamp(0, width).tolist()
+            lo, hi, full_lo, full_hi = (found[b, 0, i] - other).clamp(0, width).tolist()
             tile = seen_by[b, i : i + length]
             assert list(range(lo, hi)) == tile.any(0).nonzero()[:, 0].tolist(), (b, i)
             assert list(range(full_lo, full_hi)) == tile.all(0).nonzero()[:, 0].tolist(), (b, i)

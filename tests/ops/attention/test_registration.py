@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fused_attention as fa
 
+from ...helpers.custom_variants import RELATIVE
+
 OPCHECKS = (
     "test_schema",
     "test_autograd_registration",
@@ -37,6 +39,7 @@ STACKS = {
     "document": lambda: (fa.document(torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2])),),
     "mask": lambda: (fa.mask(torch.arange(63).reshape(7, 9) % 3 > 0),),
     "bias": lambda: (fa.bias(torch.linspace(-1, 1, 9).expand(4, 7, 9).clone().requires_grad_()),),
+    "table": lambda: (RELATIVE(torch.linspace(-1, 1, 28).view(4, 7).mT.requires_grad_(), 3),),
 }
 stacks = pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
 
@@ -72,14 +75,15 @@ def test_opcheck_of_layouts_dropout_and_uneven_head_dims(path, transposed):
 
 
 @pytest.mark.parametrize("lse_used", [False, True])
-@pytest.mark.parametrize("stack", [STACKS["softcap"], STACKS["bias"]], ids=["softcap", "bias"])
-def test_opcheck_of_backward(path, stack, lse_used):
+@pytest.mark.parametrize("name", ["softcap", "bias", "table"])
+def test_opcheck_of_backward(path, name, lse_used):
     q, k, v = (x.detach() for x in inputs())
-    variants = tuple(fa.Variant(v.type, tuple(_detached(a) for a in v.args)) for v in stack())
+    stack = STACKS[name]()
+    variants = tuple(fa.Variant(v.type, tuple(_detached(a) for a in v.args)) for v in stack)
     args = operands(q, k, v, variants)
     out, lse, stats = torch.ops.fused_attention.attention(*args)
     dlse = torch.ones_like(lse) if lse_used else None
-    wanted = [variant.name == "bias" for variant in variants]
+    wanted = [variant.type.arg_grad is not None for variant in variants]
     torch.library.opcheck(
         torch.ops.fused_attention.attention_backward,
         (torch.ones_like(out), dlse, q, k, v, out, stats, *args[3:], wanted),
@@ -106,17 +110,22 @@ def gradients(function, tensors):
         ("bias", "aot_eager", False),
         ("causal", "inductor", True),
         ("bias", "inductor", False),
+        ("table", "aot_eager", True),
+        ("table", "inductor", False),
     ],
 )
 def test_compile_without_graph_breaks(path, name, backend, dynamic):
     torch._dynamo.reset()
     variants = STACKS[name]()
     tensors = inputs()
-    if name == "bias":
+    if name in ("bias", "table"):
         tensors.append(variants[0].args[0].detach().clone().requires_grad_())
 
-    def attend(q, k, v, bias=None):
-        stack = variants if bias is None else (fa.bias(bias), fa.causal())
+    def attend(q, k, v, x=None):
+        if x is None:
+            stack = variants
+        else:
+            stack = (fa.bias(x) if name == "bias" else RELATIVE(x, 3), fa.causal())
         return fa.attention(q * 1.5, k, v, stack, return_lse=True)
 
     compiled = torch.compile(attend, fullgraph=True, backend=backend, dynamic=dynamic)
