@@ -159,6 +159,13 @@ NORMS = (
         op("opcheck", "layer_norm", "torch"),
     ),
     Mutation(
+        "statistics of all rows of a program",
+        NORM,
+        "rstd = tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps)",
+        "rstd = tl.rsqrt((tl.sum(h * h, 1) * 0 + tl.sum(h * h)) / num_columns + eps)",
+        "ops/test_rows.py::test_a_row_does_not_depend_on_the_others[rms_norm-interpreted]",
+    ),
+    Mutation(
         "dropout drops NaN",
         NORM,
         "tl.where(kept, x * dropout_scale, x * 0.0)",
