@@ -74,10 +74,11 @@ def activate_with_slope(x, KIND: tl.constexpr):
         gate, e = _normal(x)
         slope = gate + x * (e * INV_SQRT_2PI)
     elif KIND == "tanh":
-        # Beyond 32 the gate is 0 or 1 and its slope 0, but x² may overflow.  NaN passes through.
-        near = tl.where(x > 32.0, 32.0, tl.where(x < -32.0, -32.0, x))
+        # Beyond 32 the gate is 0 or 1 and its slope 0, but x² may overflow.
+        near = tl.minimum(tl.maximum(x, -32.0), 32.0)
         gate, rest = _sigmoids(_twice_u(near))
         slope = gate + gate * rest * near * (near * near * CUBIC * 3.0 + 1.0) * SQRT_8_OVER_PI
+        slope += x - x  # NaN for NaN and infinity, as in PyTorch
     else:
         tl.static_assert(KIND == "silu")
         gate, rest = _sigmoids(x)

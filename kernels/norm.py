@@ -40,11 +40,11 @@ def _store(ptr, rows, offs_n, stride, keep, x):
 
 @triton.jit
 def _dropped(x, seed_ptr, rows, start_n, dropout_threshold, dropout_scale, BLOCK_N: tl.constexpr):
-    """``x`` after dropout: scaled where kept, 0 elsewhere; unchanged without a seed."""
+    """``x`` after dropout: scaled where kept, times 0 elsewhere; unchanged without a seed."""
     if seed_ptr is not None:
         zero = tl.program_id(0) * 0
         kept = keep_tile(seed_ptr, zero, zero, rows, start_n, dropout_threshold, BLOCK_N)
-        x = tl.where(kept, x * dropout_scale, 0.0)
+        x = tl.where(kept, x * dropout_scale, x * 0.0)  # NaN is not dropped, as in PyTorch
     return x
 
 

@@ -54,15 +54,18 @@ def _append_kernel(
         x = tl.load(heads[:, None] + offs_d[None, :], mask=some, other=0.0)  # (H, D)
         x = x.to(tl.float32)
         if LARGEST > 0:
+            # There is no infinity in 8 bits: it becomes NaN, not a number.
+            x = tl.where(tl.abs(x) < float("inf"), x, float("nan"))
             if PER_TOKEN:
-                # NaN makes the scale infinite, so that NaN is read back.
                 size = tl.max(tl.where(x == x, tl.abs(x), float("inf")), 1)
                 scale = tl.div_rn(size, LARGEST + tl.zeros_like(size))
                 scale = tl.where(scale == 0, 1.0, scale)
+                scale = tl.where(size < float("inf"), scale, float("nan"))
                 at = scales_ptr + ((block * 2 + SIDE) * PAGE_SIZE + offset) * NUM_HEADS + offs_h
                 tl.store(at, scale, mask=some_h)
             else:
                 scale = tl.load(scales_ptr + SIDE * NUM_HEADS + offs_h, mask=some_h, other=1.0)
+                scale = tl.where(scale == 0, 1.0, scale)
             x = tl.div_rn(x, tl.broadcast_to(scale[:, None], x.shape))
             x = tl.where(x == x, tl.minimum(tl.maximum(x, -LARGEST), LARGEST), x)
         row = kv_ptr + block * stride_block + SIDE * stride_side + offset * stride_slot

@@ -1,8 +1,8 @@
 """Conversion to and from the 8-bit numbers of a quantized cache.
 
-int8, and e4m3 (a sign, four bits of exponent with bias 7, three of mantissa; no infinity, NaN is
-all ones): Micikevicius et al. 2022, arXiv 2209.05433.  Not every GPU has an e4m3 type, so it is
-written as bytes on all, and read as bytes where the type is missing.
+int8, where -128 is NaN, and e4m3 (a sign, four bits of exponent with bias 7, three of mantissa; no
+infinity, NaN is all ones): Micikevicius et al. 2022, arXiv 2209.05433.  Not every GPU has an e4m3
+type, so it is written as bytes on all, and read as bytes where the type is missing.
 """
 
 import triton
@@ -10,26 +10,37 @@ import triton.language as tl
 
 from .numerics import INTERPRETED, round_to
 
+INT8_NAN = tl.constexpr(-128)
+
 
 @triton.jit
 def from_storage(x, dtype: tl.constexpr):
     """Stored numbers as ``dtype``, exactly; uint8 means e4m3."""
-    if x.dtype == tl.uint8:
-        x = _from_e4m3(x)
     if INTERPRETED:
-        return round_to(x.to(tl.float32), dtype)
+        return round_to(_restored(x, tl.float32), dtype)
+    else:
+        return _restored(x, dtype)
+
+
+@triton.jit
+def _restored(x, dtype: tl.constexpr):
+    if x.dtype == tl.uint8:
+        return _from_e4m3(x).to(dtype)
+    elif x.dtype == tl.int8:
+        return tl.where(x == INT8_NAN, float("nan"), x.to(dtype))
     else:
         return x.to(dtype)
 
 
 @triton.jit
 def to_storage(x, dtype: tl.constexpr):
-    """fp32 rounded to ``dtype``, ties to even; for 8 bits ``x`` must be within range."""
+    """fp32 rounded to ``dtype``, ties to even; for 8 bits ``x`` must be within range or NaN."""
     if dtype == tl.uint8:
         return _to_e4m3(x)
     elif dtype == tl.int8:
         # Adding 1.5 * 2**23 rounds a small number to an integer, held in the last bits.
-        return ((x + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000).to(tl.int8)
+        rounded = (x + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000
+        return tl.where(x == x, rounded, INT8_NAN).to(tl.int8)
     else:
         return round_to(x, dtype)
 

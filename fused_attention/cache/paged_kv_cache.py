@@ -50,6 +50,7 @@ class PagedKVCache:
         kv_scales: for int8 and fp8: (num_layers, 2, num_kv_heads), fp32; the keys and the values
             of a head are divided by their scale when stored.  By default every token and head has
             a scale, computed when it is written, which costs 4 bytes per head_dim bytes stored.
+            NaN and infinities are read back as NaN.
         window: a query sees itself and the ``window`` keys before it, at most 2**30; `attend`
             applies ``sliding_window(window)``.  Pages that no later query can see are released
             when the sequence's next step begins.

@@ -22,14 +22,15 @@ class Decoder:
     Args:
         model: what is decoded from.
         cache: of the model; holds the sequences from `prefill` until `trim` frees them.
-        to_probabilities: logits (rows, vocab) to the probabilities to sample from, the same shape.
+        to_probabilities: ``to_probabilities(logits, place=...)``: logits (rows, vocab) to the
+            probabilities to sample from, the same shape; ``place(row)`` names a row in errors.
     """
 
     def __init__(
         self,
         model: CausalLM,
         cache: PagedKVCache,
-        to_probabilities: Callable[[torch.Tensor], torch.Tensor],
+        to_probabilities: Callable[..., torch.Tensor],
     ) -> None:
         self.model, self.cache, self.to_probabilities = model, cache, to_probabilities
         self.cached: dict[GeneratedSequence, Seq] = {}
@@ -70,14 +71,16 @@ class Decoder:
     ) -> torch.Tensor:
         """Probabilities of the token after each sequence and its draft, (sequences, vocab)."""
         hidden, step = self._feed(sequences, drafts)
-        return self.to_probabilities(self.model.logits(hidden[step.last]))
+        places = self._places(sequences, drafts, [1] * len(sequences))
+        return self.to_probabilities(self.model.logits(hidden[step.last]), place=places)
 
     def predict_all(
         self, sequences: list[GeneratedSequence], drafts: list[list[int]]
     ) -> Sequence[torch.Tensor]:
         """Probabilities after every token fed: (drafts + 1, vocab) of each sequence."""
         hidden, step = self._feed(sequences, drafts)
-        return self.to_probabilities(self.model.logits(hidden)).split(step.n_new)
+        places = self._places(sequences, drafts, step.n_new)
+        return self.to_probabilities(self.model.logits(hidden), place=places).split(step.n_new)
 
     def trim(self, sequences: list[GeneratedSequence], active: list[GeneratedSequence]) -> None:
         """Drop rejected drafts from the cache, and free the sequences that are not active."""
@@ -91,6 +94,19 @@ class Decoder:
                 self.cache.truncate(seq, 0 if seq.dropped and length < gone else length)
             else:
                 self.cache.free(self.cached.pop(sequence))
+
+    def _places(self, sequences, drafts, counts: list[int]) -> Callable[[int], str]:
+        """What names a row of logits, the last ``counts[i]`` of each sequence and its draft."""
+
+        def place(row: int) -> str:
+            i = 0
+            while row >= counts[i]:
+                row -= counts[i]
+                i += 1
+            position = len(sequences[i].tokens) + len(drafts[i]) - counts[i] + 1 + row
+            return f"position {position} of sequence {sequences[i].index}"
+
+        return place
 
     def _feed(self, sequences: list[GeneratedSequence], drafts: list[list[int]]):
         """Hidden states (tokens, dim) of all tokens that the cache lacks, and the cache's step."""

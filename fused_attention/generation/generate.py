@@ -66,7 +66,8 @@ def generate(
     Raises:
         ValueError, TypeError: an empty prompt, a token outside the vocabulary, a sequence longer
             than the model's positions, a cache or a draft that does not fit, an argument out of
-            range; nothing has been allocated.
+            range; nothing has been allocated.  While generating, ValueError naming sequence and
+            position: logits with NaN, with several +inf, or all -inf.  A single +inf is certain.
         NotImplementedError: the model's ``attention`` is not "fused".
     """
     vocab_size = model.config.vocab_size

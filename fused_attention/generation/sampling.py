@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from random import Random
 
 import torch
 
 
-def distribution(logits, temperature: float, top_k: int | None, top_p: float | None):
+def distribution(
+    logits,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    place: Callable[[int], str] = "row {}".format,
+):
     """Probabilities (rows, vocab), fp64, of the next token; at temperature 0 one-hot at the argmax.
 
-    Keeps the ``top_k`` most likely tokens (Fan et al. 2018, arXiv 1805.04833), and of those the
-    fewest whose probabilities sum to ``top_p`` (Holtzman et al. 2019, arXiv 1904.09751).  Among
-    equally likely tokens the lower ids are kept.
+    A single logit of +inf has probability 1.  Keeps the ``top_k`` most likely tokens (Fan et al.
+    2018, arXiv 1805.04833), and of those the fewest whose probabilities sum to ``top_p`` (Holtzman
+    et al. 2019, arXiv 1904.09751).  Among equally likely tokens the lower ids are kept.
+
+    Raises ValueError if a row has no distribution, which ``place(row)`` names: it has NaN, more
+    than one +inf, or only -inf.
     """
     logits = logits.double()
-    if bool(logits.isnan().any()):
-        raise ValueError("logits: expected numbers, the model computed NaN")
+    top = logits.amax(-1, keepdim=True)
+    certain = logits == math.inf
+    unusable = top.isnan() | top.isneginf() | (certain.sum(-1, keepdim=True) > 1)
+    # One wait for the device, for both answers.
+    wrong, infinite = torch.stack((unusable.any(), top.isposinf().any())).tolist()
+    if wrong:
+        row = int(unusable.flatten().nonzero()[0])
+        raise ValueError(f"logits: {_why(logits[row])} at {place(row)}")
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1)
-    p = (logits / temperature).softmax(-1)
+    if infinite:
+        logits = torch.where(top.isposinf(), certain.double().log(), logits)
+        top = top.where(top.isfinite(), 0)
+    # Relative to the largest: a quotient by a small temperature overflows to -inf alone.
+    p = ((logits - top) / temperature).softmax(-1)
     if top_k is None and top_p is None:
         return p
     p, order = p.sort(dim=-1, descending=True, stable=True)
@@ -30,6 +50,14 @@ def distribution(logits, temperature: float, top_k: int | None, top_p: float | N
         before = p.cumsum(-1) - p
         p = p.where(before < top_p * p.sum(-1, keepdim=True), 0)
     return torch.zeros_like(p).scatter_(-1, order, p / p.sum(-1, keepdim=True))
+
+
+def _why(logits) -> str:
+    if logits.isnan().any():
+        return "expected numbers, the model computed NaN"
+    if logits.isneginf().all():
+        return "expected a possible token, the model computed -inf for all"
+    return "expected at most one +inf, the model computed several"
 
 
 def sample(p: torch.Tensor, randoms: Sequence[Random]) -> list[int]:

@@ -72,8 +72,7 @@ def test_distribution():
     three = [0, a / (2 * a + b), b / (2 * a + b), a / (2 * a + b)]
     close(distribution(logits, 1.0, None, 2 * a + b / 2), three)
     close(distribution(logits, 1.0, 3, 0.9), three)
-    with pytest.raises(ValueError, match="logits: expected numbers"):
-        distribution(torch.tensor([[0.0, torch.nan]]), 0, None, None)
+    assert distribution(logits, 5e-324, None, None).tolist() == [[0, 0.5, 0, 0.5]]
 
 
 class Fixed:
@@ -113,11 +112,3 @@ def test_seeds(drafted):
     assert generated(prompts) != unseeded
     torch.manual_seed(0)
     assert generated(prompts) == unseeded
-
-
-def test_nan_is_not_sampled():
-    model = make()
-    torch.nn.init.constant_(model.embedding.weight, torch.nan)
-    for temperature in (0, 1):
-        with pytest.raises(ValueError, match="logits: expected numbers, the model computed NaN"):
-            model.generate([[1]], 2, temperature=temperature)

@@ -13,6 +13,8 @@ algorithm has:
    measured in fp64, as the maximum over a few draws of random signs.
 
 With fp64 inputs ``exact`` has the same rounding errors, so the band is doubled.
+
+Where ``exact`` is NaN or infinite, x must be NaN or infinite too: then it counts as exact.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import torch
 
 from fused_attention.testing import OpCase, OpProblem
 
-from .budget import distance, largest
+from . import budget
 from .support import poisoned
 
 DRAWS = 4
@@ -122,6 +124,17 @@ def band(question: Question, exact, naive, terms: int = 1) -> dict[str, float]:
         name: once * (effect[name] + (half_ulp(naive[name]) + size) * largest(x.abs()))
         for name, x in exact.items()
     }
+
+
+def distance(x, exact) -> float:
+    """max |x - exact|; inf where one is NaN or infinite and the other is not."""
+    lost = ~x.isfinite() & ~exact.isfinite()
+    return budget.distance(x.masked_fill(lost, 0), exact.masked_fill(lost, 0))
+
+
+def largest(x) -> float:
+    """The largest finite number of ``x``, 0 or more."""
+    return budget.largest(x.where(x.isfinite(), 0))
 
 
 def half_ulp(x) -> float:

@@ -26,6 +26,13 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def dtypes_of(device: str, turn: int) -> tuple[torch.dtype, ...]:
+    """All dtypes; where Triton is interpreted, one per case, in turn."""
+    if device == "cuda":
+        return FLOATS
+    return (FLOATS[turn % len(FLOATS)],) if runs_triton(device) else (*FLOATS, torch.float64)
+
+
 def over_cases(cases: dict):
     """Parametrize over device, case and dtype.
 

@@ -32,3 +32,8 @@ def table(file: str, test: str, rows: tuple) -> tuple[Mutation, ...]:
 def torch(*fields: str) -> Mutation:
     """A mutation whose test runs without TRITON_INTERPRET."""
     return Mutation(*fields, interpreted=False)
+
+
+def non_finite(case: str) -> str:
+    """The test of a value that is not finite, in one op."""
+    return f"ops/test_non_finite.py::test_non_finite_values_propagate_as_in_the_reference[{case}]"

@@ -1,6 +1,6 @@
 """LayerNorm and RMSNorm."""
 
-from .mutation import OPS, Mutation, torch
+from .mutation import OPS, Mutation, non_finite, torch
 
 
 def op(test: str, name: str, leg: str = "interpreted") -> str:
@@ -157,6 +157,27 @@ NORMS = (
         "return x.new_empty(x.shape, dtype=dtype), *_empty_statistics(x, centered)",
         "return x.new_empty(x.mT.shape, dtype=dtype).mT, *_empty_statistics(x, centered)",
         op("opcheck", "layer_norm", "torch"),
+    ),
+    Mutation(
+        "statistics of all rows of a program",
+        NORM,
+        "rstd = tl.rsqrt(tl.sum(h * h, 1) / num_columns + eps)",
+        "rstd = tl.rsqrt((tl.sum(h * h, 1) * 0 + tl.sum(h * h)) / num_columns + eps)",
+        "ops/test_rows.py::test_a_row_does_not_depend_on_the_others[rms_norm-interpreted]",
+    ),
+    Mutation(
+        "dropout drops NaN",
+        NORM,
+        "tl.where(kept, x * dropout_scale, x * 0.0)",
+        "tl.where(kept, x * dropout_scale, 0.0)",
+        non_finite("nan-add_layer_norm_dropout-interpreted"),
+    ),
+    torch(
+        "dropout drops NaN, torch",
+        NORM_TORCH,
+        "return x * kept * philox.inverse_keep(dropout_p)",
+        "return torch.where(kept, x * philox.inverse_keep(dropout_p), 0)",
+        non_finite("nan-add_layer_norm_dropout-torch"),
     ),
     torch(
         "eps of zero refused",

@@ -4,6 +4,7 @@ from .mutation import OPS, Mutation, torch
 
 ATTENTION_PAGED, PAGED_TORCH = "kernels/paged_attention.py", f"{OPS}paged/torch_backend.py"
 DECODE_TORCH = f"{OPS}paged/torch_decode.py"
+QUANTIZATION = f"{OPS}paged/quantization.py"
 
 
 def case(name: str) -> str:
@@ -135,8 +136,8 @@ PAGED = (
     Mutation(
         "ties of int8 away from zero",
         "kernels/quantization.py",
-        "return ((x + 12582912.0)",
-        "return ((x * 1.001 + 12582912.0)",
+        "rounded = (x + 12582912.0)",
+        "rounded = (x * 1.001 + 12582912.0)",
         append("quantized_numbers_are_the_nearest[int8-interpreted]"),
     ),
     Mutation(
@@ -145,6 +146,55 @@ PAGED = (
         "tl.minimum(tl.maximum(x, -LARGEST), LARGEST)",
         "tl.maximum(x, -LARGEST)",
         append("quantized_numbers_are_the_nearest[int8-interpreted]"),
+    ),
+    Mutation(
+        "NaN of int8 read as -128",
+        "kernels/quantization.py",
+        'tl.where(x == INT8_NAN, float("nan"), x.to(dtype))',
+        "x.to(dtype)",
+        append("what_is_not_finite_is_read_back_as_nan[v-nan-head-int8-interpreted]"),
+    ),
+    Mutation(
+        "infinity saturates",
+        "kernels/paged_cache.py",
+        'x = tl.where(tl.abs(x) < float("inf"), x, float("nan"))',
+        "x = x",
+        append("what_is_not_finite_is_read_back_as_nan[v-inf-head-*-interpreted]"),
+    ),
+    Mutation(
+        "zero over a scale of zero stored as NaN",
+        "kernels/paged_cache.py",
+        "other=1.0)\n                scale = tl.where(scale == 0, 1.0, scale)",
+        "other=1.0)",
+        append("zeros_stay_zeros[head-*-interpreted]"),
+    ),
+    torch(
+        "NaN of int8 read as -128, torch",
+        QUANTIZATION,
+        "x.masked_fill_(stored == _INT8_NAN, torch.nan)",
+        "pass",
+        append("what_is_not_finite_is_read_back_as_nan[v-nan-head-int8-torch]"),
+    ),
+    torch(
+        "NaN of int8 stored as 0",
+        QUANTIZATION,
+        "x.round().nan_to_num(_INT8_NAN)",
+        "x.round().nan_to_num(0)",
+        append("what_is_not_finite_is_read_back_as_nan[k-nan-head-int8-torch]"),
+    ),
+    torch(
+        "infinity saturates, torch",
+        QUANTIZATION,
+        "x = x.where(x.isfinite(), torch.nan) / ",
+        "x = x / ",
+        append("what_is_not_finite_is_read_back_as_nan[k-inf-head-*-torch]"),
+    ),
+    torch(
+        "zero over a scale of zero stored as NaN, torch",
+        QUANTIZATION,
+        "scales.where(scales != 0, 1)[..., None]",
+        "scales[..., None]",
+        append("zeros_stay_zeros[head-*-torch]"),
     ),
     Mutation(
         "a token without a slot stored",

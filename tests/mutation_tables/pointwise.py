@@ -1,6 +1,6 @@
 """Activations, gated linear units and rotary embedding."""
 
-from .mutation import OPS, Mutation, torch
+from .mutation import OPS, Mutation, non_finite, torch
 
 
 def case(name: str) -> str:
@@ -8,6 +8,9 @@ def case(name: str) -> str:
 
 
 ACTIVATIONS, GELU, GLU = (f"kernels/{name}.py" for name in ("activations", "gelu", "glu"))
+
+
+TORCH_GELU = f"{OPS}activation/torch_gelu.py"
 
 
 def outputs(case: str) -> str:
@@ -39,9 +42,30 @@ POINTWISE = (
     Mutation(
         "derivative of tanh overflows",
         ACTIVATIONS,
-        "tl.where(x > 32.0, 32.0, tl.where(x < -32.0, -32.0, x))",
+        "tl.minimum(tl.maximum(x, -32.0), 32.0)",
         "x",
         "ops/activation/test_gelu.py::test_finite_inputs_have_finite_results[float32-tanh-interpreted]",
+    ),
+    Mutation(
+        "derivative of tanh a number at infinity",
+        ACTIVATIONS,
+        "slope += x - x",
+        "slope += 0.0",
+        non_finite("inf-gelu_tanh-interpreted"),
+    ),
+    torch(
+        "PyTorch's derivative of tanh for large numbers",
+        TORCH_GELU,
+        "return (x.abs() > _FAR) & ~x.isinf()",
+        "return x.isnan() & ~x.isnan()",
+        "ops/activation/test_gelu.py::test_finite_inputs_have_finite_results[float64-tanh-torch]",
+    ),
+    torch(
+        "large numbers for GELU not looked for",
+        TORCH_GELU,
+        "all(abs(value.item()) <= _FAR for value in x.detach().aminmax())",
+        "True",
+        "ops/activation/test_magnitudes.py::test_every_magnitude_within_its_budget[gelu-torch]",
     ),
     Mutation(
         "GELU's gradient without the density",

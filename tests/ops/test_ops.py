@@ -11,7 +11,7 @@ from fused_attention.testing import CASES, OpProblem
 
 from ..helpers.op_budget import Question, ask, check, evaluate
 from ..helpers.op_calls import recorded, traced_through_operators
-from ..helpers.support import FLOATS, LEGS, name_of, runs_triton
+from ..helpers.support import FLOATS, LEGS, dtypes_of, name_of, runs_triton
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_leg = pytest.mark.parametrize("device", LEGS)
@@ -36,13 +36,6 @@ def rows_of(device: str, hidden: int) -> int:
 
 def problem_of(device: str, hidden: int, dtype=torch.float32) -> OpProblem:
     return OpProblem(rows_of(device, hidden), hidden, dtype, device)
-
-
-def dtypes_of(device: str, turn: int) -> tuple[torch.dtype, ...]:
-    """All dtypes; where Triton is interpreted, one per case, in turn."""
-    if device == "cuda":
-        return FLOATS
-    return (FLOATS[turn % len(FLOATS)],) if runs_triton(device) else (*FLOATS, torch.float64)
 
 
 def middle(case) -> tuple[int, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
 from .. import backend
 from ..checks import DtypeError, check_floating, check_same_device
 from ..registration import define
 from ..transforms import refuse_forward_mode
+from . import torch_backend
 from .checks import check_approximate
 
 _INSTEAD = "torch.nn.functional.gelu of the sum"
@@ -47,7 +47,7 @@ def bias_gelu(x: torch.Tensor, bias: torch.Tensor, approximate: str = "none") ->
         )
     check_same_device("bias", bias, "x", x)
     if not backend.uses_triton(x, bias):
-        return F.gelu(x + bias, approximate=approximate)
+        return torch_backend.activate(x + bias, approximate)
     refuse_forward_mode("bias_gelu", _INSTEAD, x, bias)
     return _bias_gelu(x, bias, approximate)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
 from .. import backend
 from ..checks import DtypeError, check_floating
 from ..layout import pointwise_like
 from ..registration import define
 from ..transforms import refuse_forward_mode
+from . import torch_backend
 from .checks import check_approximate
 
 _INSTEAD = "torch.nn.functional.gelu"
@@ -17,6 +17,9 @@ _INSTEAD = "torch.nn.functional.gelu"
 
 def gelu(input: torch.Tensor, approximate: str = "none") -> torch.Tensor:
     """Drop-in for `torch.nn.functional.gelu`; on the CPU it calls that function.
+
+    Finite numbers have finite results and gradients, where PyTorch's gradient of "tanh" is NaN
+    beyond 1e19, and its exact GELU infinite beyond half of the largest number.
 
     Args:
         input: any shape and strides; fp16, bf16, fp32 or fp64.
@@ -38,7 +41,7 @@ def gelu(input: torch.Tensor, approximate: str = "none") -> torch.Tensor:
     check_approximate(approximate)
     check_floating("input", input, dtype_error=DtypeError)
     if not backend.uses_triton(input):
-        return F.gelu(input, approximate=approximate)
+        return torch_backend.activate(input, approximate)
     refuse_forward_mode("gelu", _INSTEAD, input)
     return _gelu(input, approximate)
 

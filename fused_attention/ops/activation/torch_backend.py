@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from ..layout import accumulator, as_rows
+from . import torch_gelu
 
 
 def gelu_forward(x, y, approximate: str) -> None:
-    y.copy_(F.gelu(x, approximate=approximate))
+    y.copy_(activate(x, approximate))
 
 
 def gelu_backward(dy, x, dx, approximate: str) -> None:
@@ -20,7 +21,7 @@ def gelu_backward(dy, x, dx, approximate: str) -> None:
 
 
 def bias_gelu_forward(x, bias, y, approximate: str) -> None:
-    y.copy_(F.gelu(x + bias, approximate=approximate))
+    y.copy_(activate(x + bias, approximate))
 
 
 def bias_gelu_backward(dy, x, bias, dx, dbias, approximate: str) -> None:
@@ -39,11 +40,12 @@ def glu_backward(dy, gate, up, dgate, dup, kind: str) -> None:
 
 
 def activate(x: torch.Tensor, kind: str) -> torch.Tensor:
-    return F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
+    """The activation of ``x``, differentiable."""
+    return F.silu(x) if kind == "silu" else torch_gelu.gelu(x, kind)
 
 
 def _slope_times(dy: torch.Tensor, x: torch.Tensor, kind: str) -> torch.Tensor:
     """dy times the derivative of `activate` at ``x``."""
     if kind == "silu":
         return torch.ops.aten.silu_backward(dy, x)
-    return torch.ops.aten.gelu_backward(dy, x, approximate=kind)
+    return torch_gelu.gelu_backward(dy, x, kind)

@@ -52,11 +52,15 @@ def linear_cross_entropy(
         target: class indices, int64 or uint8, in the shape of ``hidden`` without its last
             dimension.
         class_weight: (vocabulary,), the ``weight`` of ``F.cross_entropy``: one for each class.
-        ignore_index, reduction, label_smoothing: as in ``F.cross_entropy``.
+        ignore_index: tokens with this target have loss and gradient 0, whatever their hidden
+            states (NaN, say), and no effect on other gradients.
+        reduction, label_smoothing: as in ``F.cross_entropy``.
 
     Returns the loss, a scalar or in the shape of ``target``, in the dtype of ``hidden``.  Logits
     have that dtype too; statistics and sums over tokens are fp32.  Under autocast the matrix
     products are in its dtype and the loss is fp32, as in the two calls it replaces.  Deterministic.
+    A token's loss depends on the tokens beside it by rounding: as in ``F.linear``, the product's
+    order of summation may change with the number of rows (in fp32 on a CPU, below four).
 
     A target that is neither a class nor ``ignore_index`` raises IndexError on the CPU; on CUDA it
     makes the loss and the gradients NaN.
@@ -141,10 +145,12 @@ def _in_chunks(
         grad = one.expand(len(t)) if upstream is None else upstream[at]
         grad = grad if any(wanted) else None
         kernels.losses_and_gradient_(logits, t, class_weight, *options, grad, losses[at])
+        # 0 times NaN is NaN: ignored tokens are left out of the products.
+        ignored = (t == ignore_index)[:, None]
         if wanted[0]:
-            torch.mm(logits, weight, out=dhidden[at])
+            torch.mm(logits, weight, out=dhidden[at]).masked_fill_(ignored, 0)
         if wanted[1]:
-            _add_product(dweight, logits.t(), x)
+            _add_product(dweight, logits.t(), x.masked_fill(ignored, 0))
         if wanted[2]:
             dbias += logits.sum(0, dtype=sums)
     return losses, dhidden, dweight, dbias
@@ -204,7 +210,9 @@ def _backward(
     grad, hidden, weight, target, bias, class_weight, ignore_index, label_smoothing, held, wanted
 ):
     if held:
-        return tuple(_scaled(x, grad, hidden.dtype) for x in held)
+        each = grad.where(target != ignore_index, 0)[:, None] if len(held[0]) else grad
+        factors = each, grad, grad
+        return tuple(_scaled(x, f, hidden.dtype) for x, f in zip(held, factors, strict=True))
     _, *gradients = _in_chunks(
         hidden,
         weight,

@@ -29,7 +29,7 @@ def backward(grad, logits, target, weight, stats, ignore_index, label_smoothing,
     """Fills ``dlogits``, which may be the logits."""
     log_p = logits.to(stats.dtype) - stats[:, :1] - stats[:, 1:]
     p = _gradient_(log_p, target, weight, ignore_index, label_smoothing)
-    dlogits.copy_(p.mul_(grad[:, None]))
+    dlogits.copy_(p.mul_(grad.where(target != ignore_index, 0)[:, None]))
 
 
 def losses_and_gradient_(logits, target, weight, ignore_index, label_smoothing, grad, losses):
@@ -39,6 +39,7 @@ def losses_and_gradient_(logits, target, weight, ignore_index, label_smoothing, 
     """
     rows = tuning.rows_in_cache(logits.shape[1])
     options = (weight, ignore_index, label_smoothing)
+    grad = None if grad is None else grad.where(target != ignore_index, 0)
     for start in range(0, len(target), rows):
         at = slice(start, start + rows)
         log_p = logits[at].log_softmax(1, dtype=losses.dtype)

@@ -52,13 +52,13 @@ def backward(
 
 
 def dropped(x: torch.Tensor, dropout_p: float, seed: torch.Tensor | None) -> torch.Tensor:
-    """The matrix ``x`` where dropout keeps it, scaled, and 0 elsewhere; all of it without a seed.
+    """The matrix ``x`` where dropout keeps it, scaled, and times 0 elsewhere; all without a seed.
 
-    The same elements as the kernels drop.
+    The same elements as the kernels drop.  NaN is not dropped, as in PyTorch.
     """
     if seed is None:
         return x
     row = torch.arange(x.shape[0], device=x.device)[:, None]
     column = torch.arange(x.shape[1], device=x.device)
     kept = philox.keep(seed, 0, 0, row, column, dropout_p)
-    return torch.where(kept, x * philox.inverse_keep(dropout_p), 0)
+    return x * kept * philox.inverse_keep(dropout_p)

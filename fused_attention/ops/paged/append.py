@@ -27,9 +27,12 @@ def paged_append(
         slot_mapping: (tokens,), int64: ``block * page_size + offset`` of every token.  Slots are
             distinct; a token with slot -1 is not written.
         scales: fp32, contiguous, for 8-bit storage only: a stored number x means x * scale.
-            Scales per head, (2, kv_heads), are read, and keys and values out of range saturate.
-            Scales per token, (num_blocks, 2, page_size, kv_heads), are written, so that every
-            token and head is in range.
+            Scales per head, (2, kv_heads), are read, and finite keys and values out of range
+            saturate.  Scales per token, (num_blocks, 2, page_size, kv_heads), are written, so that
+            every token and head is in range.
+
+    There is no infinity in 8 bits: NaN and infinities are read back as NaN, with scales per token
+    the token's whole head.  In int8, -128 is NaN.
 
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype or device; on the CPU also

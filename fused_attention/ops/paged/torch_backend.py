@@ -16,7 +16,7 @@ from ..attention import statistics, tile, tile_aten, tile_online
 from ..attention.tiles import Tile, key_bounds, rows_per_tile
 from ..layout import accumulator
 from . import torch_decode
-from .quantization import LARGEST, quantize, token_scales
+from .quantization import LARGEST, quantize, restore_nan_, token_scales
 
 
 def attention(
@@ -98,7 +98,8 @@ def _gather(kv, scales, blocks, first: int, seqlen_k: int, buffer):
         stored, into = kv[:, side], buffer[side, pages]
         if kv.dtype in LARGEST:
             each = scales[side] if scales.ndim == 2 else scales[:, side].index_select(0, blocks)
-            into.copy_(stored.index_select(0, blocks)).mul_(each[..., None])
+            chosen = stored.index_select(0, blocks)
+            restore_nan_(into.copy_(chosen), chosen).mul_(each[..., None])
         elif kv.dtype == buffer.dtype:
             torch.index_select(stored, 0, blocks, out=into)
         else:

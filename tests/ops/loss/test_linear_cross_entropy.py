@@ -5,7 +5,8 @@ from working in chunks and from computing gradients during the forward pass.
 
 Seen failing on: the upstream gradient ignored, the last chunk left out, the weight's gradient
 summed in bf16, ignored rows counted in the mean, saved gradients scaled in place, all logits saved,
-gradients computed that are not needed, a second derivative of zero.
+gradients computed that are not needed, a second derivative of zero, NaN of ignored tokens in the
+gradients of weight and hidden states.
 """
 
 import subprocess
@@ -22,7 +23,7 @@ from fused_attention import tuning
 from fused_attention.testing import OpCase, OpProblem
 from fused_attention.testing.cross_entropy import IGNORED
 
-from ...helpers.op_budget import ask, check
+from ...helpers.op_budget import ask, check, evaluate
 from ...helpers.support import every_leg, name_of, poisoned, runs_triton
 from ..attention.test_errors import NothingRuns
 
@@ -86,6 +87,68 @@ def test_options(device, dtype, smoothing, reduction):
 @pytest.mark.parametrize("tokens", [1, 7, 8, 9, 24])
 def test_edges_of_chunks(device, tokens):
     check(question(device, shape=(tokens, VOCABULARY)))
+
+
+@every_leg
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_ignored_tokens_have_no_effect(device, reduction, smoothing):
+    """NaN in their hidden states and upstream gradients changes no bit of any result."""
+    asked = question(device, reduction=reduction, label_smoothing=smoothing)
+    hidden, *rest, target = asked.inputs
+    ignored = target == IGNORED
+    changed = hidden.masked_fill(ignored[:, None], torch.nan)
+    upstream = asked.upstream
+    if reduction == "none":
+        upstream = (upstream[0].masked_fill(ignored, torch.nan),)
+    expected = evaluate(asked.case.op, asked)
+    found = evaluate(
+        asked.case.op, asked._replace(inputs=(changed, *rest, target), upstream=upstream)
+    )
+    for name, x in expected.items():
+        assert torch.equal(found[name], x), name
+    assert not found["d0"][ignored].any()
+
+
+@every_leg
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("spoiled", ["weight", "upstream"])
+def test_ignored_tokens_have_gradient_zero_beside_nan(device, reduction, spoiled):
+    asked = question(device, reduction=reduction)
+    hidden, weight, bias, target = asked.inputs
+    upstream = asked.upstream
+    if spoiled == "weight":
+        weight = weight.clone()
+        weight[5, 2] = torch.nan
+    else:
+        upstream = (torch.full_like(upstream[0], torch.nan),)
+    asked = asked._replace(inputs=(hidden, weight, bias, target), upstream=upstream)
+    found = evaluate(asked.case.op, asked)["d0"]
+    ignored = target == IGNORED
+    assert not found[ignored].any() and found[~ignored].isnan().all()
+
+
+@every_leg
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
+def test_a_loss_alone_and_in_a_batch_differ_by_rounding(device, dtype):
+    """In two orders of summation, a logit differs by at most 2 D eps Σ_d |h_d w_d|.
+
+    In half precision it may also be rounded to the next number.  The loss is the difference of the
+    log-sum-exp and a logit, so it changes at most twice as much; a sum of C exponentials may be off
+    by C eps, and the loss is rounded to the dtype.
+    """
+    hidden, weight, bias, target = inputs(OpProblem(TOKENS, VOCABULARY, dtype, device))
+    target = target.clamp(min=0)
+    batch = ours(hidden, weight, bias, target, reduction="none").double()
+    sizes = (hidden.double().abs() @ weight.double().abs().T + bias.double().abs()).amax(1)
+    eps = torch.finfo(torch.float32).eps
+    roundings = 2 * (DIM + 1) * eps + (torch.finfo(dtype).eps if dtype != torch.float32 else 0)
+    for start, stop in ((0, 1), (3, 5), (6, 9), (2, 19)):
+        part = slice(start, stop)
+        alone = ours(hidden[part], weight, bias, target[part], reduction="none").double()
+        stored = torch.finfo(dtype).eps * batch[part].abs()
+        allowed = 2 * sizes[part] * roundings + 2 * VOCABULARY * eps + stored
+        assert ((alone - batch[part]).abs() <= allowed).all()
 
 
 def summed_many_times(problem: OpProblem):

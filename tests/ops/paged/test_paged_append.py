@@ -20,6 +20,7 @@ from ...helpers import paged
 from ...helpers.paged import LARGEST, PagedCase
 from ...helpers.support import every_leg
 
+SCALINGS = pytest.mark.parametrize("scaling", ["head", "token"])
 EIGHT_BITS = pytest.mark.parametrize("storage", LARGEST, ids=lambda d: str(d).split(".")[1])
 
 
@@ -124,17 +125,75 @@ def test_scales_fit_each_token(device, storage):
 
 @every_leg
 @EIGHT_BITS
-def test_rows_of_zeros_and_of_nan(device, storage):
-    """Zeros stay zeros; a NaN turns its token's whole head into NaN and nothing else."""
+@SCALINGS
+def test_zeros_stay_zeros(device, storage, scaling):
+    """With any scale, 0 too."""
     k, v = tokens(1, 2, 16, device=device)
-    k[0, 0] = 0
-    v[0, 1, 3] = math.nan
+    k[0, 0] = v[0, 1] = 0
     kv = pool(1, 16, 2, 16, storage, device, filler=0)
-    scales = torch.zeros(1, 2, 16, 2, device=device)
+    scales = scales_of(scaling, kv)
+    if scaling == "head":
+        scales[0, 0] = scales[1, 1] = 0
     fa.paged_append(k, v, kv, torch.tensor([0], device=device), scales)
-    found = dequantized(kv[0, :, 0], scales[0, :, 0])
-    assert not found[0, 0].any() and found[1, 1].isnan().all()
-    assert found[0].isfinite().all() and found[1, 0].isfinite().all()
+    found = dequantized(kv[0, :, 0], scales if scaling == "head" else scales[0, :, 0])
+    assert not found[0, 0].any() and not found[1, 1].any() and found.isfinite().all()
+
+
+@every_leg
+@EIGHT_BITS
+@SCALINGS
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("side", [0, 1], ids="kv")
+def test_what_is_not_finite_is_read_back_as_nan(device, storage, scaling, value, side):
+    """In the output of the heads that read it and in no other; the rest is stored bit for bit.
+
+    The number is in the last of 20 keys of head 1 of the second of two sequences.
+    """
+    clean = tokens(2 * 20, 2, 16, device=device)
+    changed = [x.clone() for x in clean]
+    changed[side][-1, 1, 5] = value
+    slots = torch.arange(40, device=device)
+    slots += 12 * (slots >= 20)
+    (kv, scales), (kv_changed, scales_changed) = (
+        written(k, v, slots, storage, scaling, device) for k, v in (clean, changed)
+    )
+    other = torch.ones(kv.shape[:4], dtype=torch.bool, device=device)
+    other[51 // 16, side, 51 % 16, 1] = False
+    assert torch.equal(raw(kv)[other], raw(kv_changed)[other])
+    if scaling == "token":
+        assert torch.equal(scales[other], scales_changed[other])
+    out, changed_out = (attended(*args) for args in ((kv, scales), (kv_changed, scales_changed)))
+    lost = changed_out.isnan()
+    expected = torch.zeros_like(lost)
+    # Query heads 2 and 3 read head 1.  A value is one channel of the output, or with its scale all.
+    expected[1, 2:, 5 if side == 1 and scaling == "head" else slice(None)] = True
+    assert torch.equal(lost, expected)
+    assert out.isfinite().all() and changed_out.isfinite()[~lost].all()
+    assert torch.equal(out[0], changed_out[0])
+
+
+def scales_of(scaling, kv):
+    """Scales per head for normal numbers, or room for scales per token."""
+    if scaling == "head":
+        return torch.full((2, kv.shape[3]), 4 / LARGEST[kv.dtype], device=kv.device)
+    return torch.ones(kv.shape[:4], device=kv.device)
+
+
+def written(k, v, slots, storage, scaling, device):
+    kv = pool(4, 16, 2, 16, storage, device, filler=0)
+    scales = scales_of(scaling, kv)
+    fa.paged_append(k, v, kv, slots, scales)
+    return kv, scales
+
+
+def attended(kv, scales):
+    """The output of one query of each of two sequences, (2, 4, 16)."""
+    (q, _) = tokens(2, 4, 16, device=kv.device, seed=1)
+    table, lengths, ends = (
+        torch.tensor(x, dtype=torch.int32, device=kv.device)
+        for x in ([[0, 1], [2, 3]], [20, 20], [0, 1, 2])
+    )
+    return fa.paged_attention(q, kv, table, lengths, ends, scales=scales)
 
 
 def half_step(x, scales, storage):
