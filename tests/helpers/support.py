@@ -102,16 +102,14 @@ def set_tiles(monkeypatch, rows: int, keys: int):
     monkeypatch.setattr(tuning, "config", lambda *args: config)
     monkeypatch.setattr(tile_online, "ROWS", rows)
     monkeypatch.setattr(tile_aten, "ROWS", rows)
-    monkeypatch.setattr(torch_backend, "_plan", _with_chunks(torch_backend._plan, keys))
+    monkeypatch.setattr(
+        torch_backend, "_online_tiles", _with_chunks(torch_backend._online_tiles, keys)
+    )
     monkeypatch.setattr(torch_backend, "rows_per_tile", lambda problem, variants, most: most)
 
 
-def _with_chunks(plan, keys):
-    def chunked(*args):
-        tiles, chunk = plan(*args)
-        return tiles, keys if chunk else chunk
-
-    return chunked
+def _with_chunks(online_tiles, keys):
+    return lambda *args: (online_tiles(*args)[0], keys)
 
 
 def forget_bounds(monkeypatch, variants):

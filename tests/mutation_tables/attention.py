@@ -417,7 +417,7 @@ PATHS = (
     torch(
         "ATen's kernel for every score",
         STATISTICS,
-        "if torch.linalg.vector_norm(lse, math.inf) <= _ORDINARY:",
+        "if lse.numel() == 0 or torch.linalg.vector_norm(lse, math.inf) <= _ORDINARY:",
         "if True:",
         magnitudes("a_masked_row_spreads_its_gradient_evenly[*-torch]"),
     ),

@@ -4,7 +4,7 @@ Two numbers per row, (B, H, M, 2): a shift, and the sum of exp(score - shift) ov
 LSE is shift + log(sum), but the weights are not computed from it: where scores are large, as in a
 row masked by -1e9, adding them rounds away the digits of the second.  ATen's kernel keeps the LSE
 alone, which is enough for ordinary rows; their statistics are (LSE, 1).  Those of a row that sees
-no key are (0, 0).
+no key are (0, 0), or (-inf, 1).
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ _ORDINARY = 1024.0
 
 
 def extreme(lse: torch.Tensor) -> list[int]:
-    """The sequences with an LSE, of (B, ...), that is not finite or too large to stand alone."""
-    if torch.linalg.vector_norm(lse, math.inf) <= _ORDINARY:
+    """The sequences with an LSE, of (B, H, M), that is not finite or too large to stand alone.
+
+    -inf, the LSE of a row that sees no key, does not count.
+    """
+    if lse.numel() == 0 or torch.linalg.vector_norm(lse, math.inf) <= _ORDINARY:
         return []
-    largest = torch.linalg.vector_norm(lse.flatten(1), math.inf, 1)
+    lse = lse.masked_fill(lse == -math.inf, 0)
+    largest = torch.linalg.vector_norm(lse, math.inf, (1, 2))
     return (largest <= _ORDINARY).logical_not().nonzero().flatten().tolist()
 
 
 def of_lse(lse: torch.Tensor) -> torch.Tensor:
-    """The statistics (LSE, 1), for rows that see a key."""
+    """The statistics (LSE, 1)."""
     return F.pad(lse.unsqueeze(-1), (0, 1), value=1.0)
 
 
@@ -45,10 +49,18 @@ def weights(scores: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
     by their rounding.
     """
     shift, total = stats.split(1, -1)
-    inverse = total.reciprocal().masked_fill(total == 0, 0).masked_fill(total == math.inf, math.nan)
+    inverse = total.reciprocal().masked_fill(_empty(stats), 0)
+    inverse = inverse.masked_fill(total == math.inf, math.nan)
+    shift = shift.masked_fill(shift == -math.inf, 0)
     return (scores - shift).clamp_(max=0).exp_().mul_(inverse)
 
 
 def softmax(scores: torch.Tensor, stats: torch.Tensor) -> torch.Tensor:
     """`weights` for the scores of all keys at once: nothing is recomputed from rounded numbers."""
-    return torch.softmax(scores, -1).masked_fill_(stats[..., 1:] == 0, 0)
+    return torch.softmax(scores, -1).masked_fill_(_empty(stats), 0)
+
+
+def _empty(stats: torch.Tensor) -> torch.Tensor:
+    """Rows that see no key, (B, H, M, 1)."""
+    shift, total = stats.split(1, -1)
+    return (total == 0) | (shift == -math.inf)

@@ -44,15 +44,14 @@ def forward_whole(q, k, v, causal: bool, scale: float):
 
 
 def backward_whole(do, q, k, v, out, lse, causal: bool, scale: float):
-    """dq, dk and dv of the whole attention; ``causal`` is aligned top left."""
+    """dq, dk and dv of the whole attention, in fp32 or fp64; ``causal`` is aligned top left."""
     return _gradients(do, q, k, v, out, lse, causal, scale)
 
 
 def forward(q, k, v, variants, scale: float, tile: Tile):
-    """Output and LSE of the tile's rows; NaN for a row whose scores are -inf without a mask."""
+    """Output and LSE of the tile's rows."""
     mask = _mask(q, k, variants, tile)
     out, lse = _forward(q[tile.queries], k[tile.keys], v[tile.keys], attn_mask=mask, scale=scale)
-    lse = lse.masked_fill(lse == -math.inf, math.nan)
     if mask is not None:
         # For a row that sees no key the kernel returns a finite LSE.
         empty = (mask.amax(-1) == -math.inf).expand_as(lse)
@@ -61,14 +60,14 @@ def forward(q, k, v, variants, scale: float, tile: Tile):
 
 
 def backward(do, q, k, v, out, lse, variants, scale: float, tile: Tile):
-    """dq of the tile's rows, dk and dv of its keys; ``lse`` is that of the tile's rows."""
+    """dq of the tile's rows, dk and dv of its keys; ``lse`` is 0 for rows that see no key."""
     return _gradients(
         do[tile.queries],
         q[tile.queries],
         k[tile.keys],
         v[tile.keys],
         out[tile.queries],
-        lse,
+        lse[tile.queries],
         False,
         scale,
         _mask(q, k, variants, tile),

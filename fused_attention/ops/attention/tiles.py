@@ -52,18 +52,20 @@ class Tile(NamedTuple):
         return self.lo < self.full_lo or self.full_hi < self.hi
 
 
-def tiles(shape: Shape, variants: Sequence[Variant], rows: int, sequences: int) -> Iterator[Tile]:
-    """Cut the attention into tiles of at most ``rows`` queries of ``sequences`` sequences."""
+def tiles(
+    shape: Shape, variants: Sequence[Variant], batch: range, rows: int, sequences: int
+) -> Iterator[Tile]:
+    """Cut the attention of ``batch`` into tiles of at most ``rows`` queries of ``sequences``."""
     if shape.num_heads == 0:
         return
     batched = any(variant.type.batched_bounds for variant in variants)
     step = 1 if batched else sequences
-    for b in range(0, shape.batch, step):
-        batch = slice(b, min(b + step, shape.batch))
+    for b in batch[::step]:
+        some = slice(b, min(b + step, batch.stop))
         for start in range(0, shape.seqlen_q, rows):
             stop = min(start + rows, shape.seqlen_q)
             bounds = key_bounds(shape, variants, b if batched else None, start, stop - 1)
-            yield Tile(batch, slice(start, stop), *bounds)
+            yield Tile(some, slice(start, stop), *bounds)
 
 
 def key_bounds(shape: Shape, variants, b: int | None, first_row: int, last_row: int):

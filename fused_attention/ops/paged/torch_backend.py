@@ -12,8 +12,8 @@ import math
 import torch
 
 from ...variants.base import Shape, Variant
-from ..attention import statistics, tile, tile_aten, tile_online
-from ..attention.tiles import Tile, key_bounds, rows_per_tile
+from ..attention import statistics, tile_aten, tile_online
+from ..attention.tiles import key_bounds, rows_per_tile, tiles
 from ..layout import accumulator
 from . import torch_decode
 from .quantization import LARGEST, quantize, restore_nan_, token_scales
@@ -110,26 +110,38 @@ def _gather(kv, scales, blocks, first: int, seqlen_k: int, buffer):
 
 def _sequence(q, k, v, shape: Shape, b: int, variants, scale: float, out, lse) -> None:
     """Fill ``out`` and ``lse``, (1, H, M, ...), with the attention of sequence ``b``."""
-    use_aten = tile_aten.can_express(q, v, variants, None)
-    if use_aten and tile_aten.in_one_call(q, k, variants, scale):
-        whole, whole_lse = tile_aten.forward_whole(q, k, v, bool(variants), scale)
-        if not statistics.extreme(whole_lse):
-            out.copy_(whole)
-            lse.copy_(whole_lse)
+    if tile_aten.can_express(q, v, variants, None):
+        _sequence_aten(q, k, v, shape, b, variants, scale, out, lse)
+        if not statistics.extreme(lse):
             return
-    seqlen_q, heads = shape.seqlen_q, shape.num_heads
     q, k, v = (x.expand(shape.batch, -1, -1, -1) for x in (q, k, v))
-    step = rows_per_tile(shape, variants, tile_aten.ROWS if use_aten else tile_online.ROWS)
-    keys = None if use_aten else tile_online.keys_per_chunk(heads * min(step, seqlen_q))
-    for start in range(0, seqlen_q, step):
-        rows = slice(start, min(start + step, seqlen_q))
-        bounds = key_bounds(shape, variants, b, rows.start, rows.stop - 1)
-        part = Tile(slice(b, b + 1), rows, *bounds)
-        if part.lo >= part.hi:
+    most = rows_per_tile(shape, variants, tile_online.ROWS)
+    keys = tile_online.keys_per_chunk(shape.num_heads * min(most, shape.seqlen_q))
+    for tile in tiles(shape, variants, range(b, b + 1), most, 1):
+        rows = tile.rows
+        if tile.lo >= tile.hi:
             out[:, :, rows], lse[:, :, rows] = 0, -math.inf
         else:
-            out[:, :, rows], stats = tile.forward(q, k, v, variants, scale, None, part, keys)
-            lse[:, :, rows] = statistics.lse(stats)
+            results = tile_online.forward(q, k, v, variants, scale, None, tile, keys)
+            out[:, :, rows], lse[:, :, rows] = results[0], statistics.lse(results[1])
+
+
+def _sequence_aten(q, k, v, shape: Shape, b: int, variants, scale: float, out, lse) -> None:
+    """Like `_sequence`, by ATen's kernel."""
+    if tile_aten.in_one_call(q, k, variants, scale):
+        results = tile_aten.forward_whole(q, k, v, bool(variants), scale)
+        out.copy_(results[0])
+        lse.copy_(results[1])
+        return
+    q, k, v = (x.expand(shape.batch, -1, -1, -1) for x in (q, k, v))
+    most = rows_per_tile(shape, variants, tile_aten.ROWS)
+    for tile in tiles(shape, variants, range(b, b + 1), most, 1):
+        rows = tile.rows
+        if tile.lo >= tile.hi:
+            out[:, :, rows], lse[:, :, rows] = 0, -math.inf
+        else:
+            results = tile_aten.forward(q, k, v, variants, scale, tile)
+            out[:, :, rows], lse[:, :, rows] = results
 
 
 def append(k, v, kv, slot_mapping, scales) -> None:
