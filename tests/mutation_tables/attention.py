@@ -7,9 +7,9 @@ VARIANTS = "fused_attention/variants/"
 FORWARD, BACKWARD = "kernels/attention_forward.py", "kernels/attention_backward.py"
 GRID, SOFTMAX = "kernels/grid.py", "kernels/softmax.py"
 HOOKS, NUMERICS, DROPOUT = "kernels/hooks.py", "kernels/numerics.py", "kernels/dropout.py"
-ONLINE, ATEN, TILE, STATISTICS, TORCH = (
+ONLINE, ATEN, STATISTICS, TORCH = (
     f"{OPS}attention/{name}.py"
-    for name in ("tile_online", "tile_aten", "tile", "statistics", "torch_backend")
+    for name in ("tile_online", "tile_aten", "statistics", "torch_backend")
 )
 
 
@@ -304,7 +304,7 @@ PATHS = (
     ),
     torch(
         "dv overwritten by each tile of ATen",
-        TILE,
+        TORCH,
         "dv[tile.keys] += dv_tile",
         "dv[tile.keys] = dv_tile",
         case("square_window"),
@@ -417,7 +417,7 @@ PATHS = (
     torch(
         "ATen's kernel for every score",
         STATISTICS,
-        "if lse.numel() == 0 or torch.linalg.vector_norm(lse, math.inf) <= _ORDINARY:",
+        "if lse.numel() == 0 or _ordinary(lse):",
         "if True:",
         magnitudes("a_masked_row_spreads_its_gradient_evenly[*-torch]"),
     ),
@@ -439,14 +439,14 @@ PATHS = (
         "weights from the LSE, torch",
         STATISTICS,
         "return (scores - shift).clamp_(max=0).exp_().mul_(inverse)",
-        "return (scores - (shift - inverse.log())).clamp_(max=0).exp_()",
+        "return (scores - (shift - inverse.log())).exp_()",
         magnitudes("rows_of_any_magnitude_in_several_tiles[100-torch]"),
     ),
     torch(
         "one extreme sequence changes the others",
         STATISTICS,
-        "(largest <= _ORDINARY).logical_not()",
-        "(largest >= 0)",
+        "if not _ordinary(lse[b])]",
+        "]",
         non_finite("what_sees_it_and_what_does_not[torch-causal-float32]"),
     ),
     Mutation(

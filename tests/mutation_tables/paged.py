@@ -290,8 +290,8 @@ PAGED = (
     torch(
         "variants see sequence 0",
         PAGED_TORCH,
-        "part = Tile(slice(b, b + 1), rows, *bounds)",
-        "part = Tile(slice(0, 1), rows, *bounds)",
+        "_sequence(q_b, k, v, shape, range(b, b + 1),",
+        "_sequence(q_b, k, v, shape, range(1),",
         paged("variants_see_the_index_of_the_sequence[torch]"),
     ),
     torch(

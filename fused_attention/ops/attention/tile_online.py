@@ -48,7 +48,7 @@ def forward(q, k, v, variants, scale: float, dropout: Dropout | None, tile: Tile
         acc = acc.mul_(alpha).add_(_matmul(p, v[chunk.keys].to(dtype)))
         m_i = m_new
     out = acc.div_(l_i.masked_fill(l_i == 0, 1))
-    return out, torch.cat((m_i.masked_fill(m_i == -math.inf, 0), l_i), -1)
+    return out, torch.cat((m_i, l_i), -1)
 
 
 def backward(

@@ -31,11 +31,12 @@ def forward(q, k, v, variants: Sequence[Variant], scale: float, dropout: Dropout
     for batch in rest:
         plan, keys = _online_tiles(q, k, variants, batch)
         for tile in plan:
-            if tile.lo >= tile.hi:
-                out[tile.queries], stats[tile.queries] = 0, 0
-            else:
+            if tile.lo < tile.hi:
                 results = tile_online.forward(q, k, v, variants, scale, dropout, tile, keys)
                 out[tile.queries], stats[tile.queries] = results
+            else:
+                out[tile.queries] = 0
+                stats[tile.queries] = statistics.of_lse(lse[tile.queries].fill_(-math.inf))
         at = slice(batch.start, batch.stop)
         lse[at] = statistics.lse(stats[at])
     return out, lse, stats
@@ -66,9 +67,9 @@ def backward(do, dlse, q, k, v, out, stats, variants, scale, dropout, wanted: Se
         if want
     }
     if tile_aten.can_express(q, v, variants, dropout) and dlse is None and not any(wanted):
-        lse = statistics.lse(stats)
+        lse = stats[..., 0].contiguous()
         dq, dk, dv = _backward_aten(do, q, k, v, out, lse, variants, scale)
-        rest = [range(b, b + 1) for b in statistics.extreme(lse)]
+        rest = [range(b, b + 1) for b in statistics.not_of_lse(stats)]
         for b, *_ in rest:
             dk[b], dv[b] = 0, 0
     else:

@@ -60,7 +60,7 @@ def attention(
                 continue
         k, v = _gather(kv, scales, block_table[b], lo, seqlen_k, buffer)
         q_b = q[rows].to(k.dtype).transpose(0, 1)[None]
-        _sequence(q_b, k, v, shape, b, variants, scale, out_b, lse_b)
+        _sequence(q_b, k, v, shape, range(b, b + 1), variants, scale, out_b, lse_b)
     return out, lse
 
 
@@ -108,16 +108,16 @@ def _gather(kv, scales, blocks, first: int, seqlen_k: int, buffer):
     return sides
 
 
-def _sequence(q, k, v, shape: Shape, b: int, variants, scale: float, out, lse) -> None:
-    """Fill ``out`` and ``lse``, (1, H, M, ...), with the attention of sequence ``b``."""
+def _sequence(q, k, v, shape: Shape, batch: range, variants, scale: float, out, lse) -> None:
+    """Fill ``out`` and ``lse``, (1, H, M, ...), with the attention of the sequence of ``batch``."""
     if tile_aten.can_express(q, v, variants, None):
-        _sequence_aten(q, k, v, shape, b, variants, scale, out, lse)
+        _sequence_aten(q, k, v, shape, batch, variants, scale, out, lse)
         if not statistics.extreme(lse):
             return
     q, k, v = (x.expand(shape.batch, -1, -1, -1) for x in (q, k, v))
     most = rows_per_tile(shape, variants, tile_online.ROWS)
     keys = tile_online.keys_per_chunk(shape.num_heads * min(most, shape.seqlen_q))
-    for tile in tiles(shape, variants, range(b, b + 1), most, 1):
+    for tile in tiles(shape, variants, batch, most, 1):
         rows = tile.rows
         if tile.lo >= tile.hi:
             out[:, :, rows], lse[:, :, rows] = 0, -math.inf
@@ -126,7 +126,7 @@ def _sequence(q, k, v, shape: Shape, b: int, variants, scale: float, out, lse) -
             out[:, :, rows], lse[:, :, rows] = results[0], statistics.lse(results[1])
 
 
-def _sequence_aten(q, k, v, shape: Shape, b: int, variants, scale: float, out, lse) -> None:
+def _sequence_aten(q, k, v, shape: Shape, batch: range, variants, scale: float, out, lse) -> None:
     """Like `_sequence`, by ATen's kernel."""
     if tile_aten.in_one_call(q, k, variants, scale):
         results = tile_aten.forward_whole(q, k, v, bool(variants), scale)
@@ -135,7 +135,7 @@ def _sequence_aten(q, k, v, shape: Shape, b: int, variants, scale: float, out, l
         return
     q, k, v = (x.expand(shape.batch, -1, -1, -1) for x in (q, k, v))
     most = rows_per_tile(shape, variants, tile_aten.ROWS)
-    for tile in tiles(shape, variants, range(b, b + 1), most, 1):
+    for tile in tiles(shape, variants, batch, most, 1):
         rows = tile.rows
         if tile.lo >= tile.hi:
             out[:, :, rows], lse[:, :, rows] = 0, -math.inf
