@@ -18,8 +18,7 @@ _INSTEAD = "torch.nn.functional.gelu"
 def gelu(input: torch.Tensor, approximate: str = "none") -> torch.Tensor:
     """Drop-in for `torch.nn.functional.gelu`; on the CPU it calls that function.
 
-    Finite numbers have finite results and gradients, where PyTorch's gradient of "tanh" is NaN
-    beyond 1e19, and its exact GELU infinite beyond half of the largest number.
+    The gradient of "tanh" is right for every number, where PyTorch's is NaN beyond 1e19.
 
     Args:
         input: any shape and strides; fp16, bf16, fp32 or fp64.

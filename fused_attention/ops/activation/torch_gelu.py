@@ -1,8 +1,7 @@
-"""PyTorch's GELU on the CPU, right for large numbers too.
+"""PyTorch's GELU with a gradient that is right for large numbers too.
 
-Where x is large GELU is x or 0, and its derivative 1 or 0.  PyTorch computes 2x on the way to the
-exact GELU, infinite for the largest numbers, and the derivative of the tanh GELU as the square of
-x, infinite beyond 1e19, times a slope of 0, which is NaN.
+PyTorch computes the derivative of the tanh GELU from the square of x, which is infinite beyond
+1e19, times a slope of 0: NaN, where the derivative is 1 or 0.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ _FAR = 2.0**60  # its square is finite in fp32 and bf16; fp16 ends below it
 
 
 def gelu(x: torch.Tensor, approximate: str) -> torch.Tensor:
-    """``F.gelu``, finite for finite numbers, as its derivative is."""
-    right = approximate == "tanh" and not _differentiated(x)
-    if right or x.dtype == torch.float16 or _all_near(x):
+    """``F.gelu`` with that gradient."""
+    right = approximate == "none" or x.dtype == torch.float16 or not _differentiated(x)
+    if right or _all_near(x):
         return F.gelu(x, approximate=approximate)
     far = _is_far(x)
     near = F.gelu(x.masked_fill(far, 0), approximate=approximate)
@@ -25,7 +24,7 @@ def gelu(x: torch.Tensor, approximate: str) -> torch.Tensor:
 
 def gelu_backward(dy: torch.Tensor, x: torch.Tensor, approximate: str) -> torch.Tensor:
     """dy times the derivative at ``x``."""
-    if x.dtype != torch.float16:
+    if approximate == "tanh" and x.dtype != torch.float16:
         x = torch.where(_is_far(x), x.clamp(-_FAR, _FAR), x)
     return torch.ops.aten.gelu_backward(dy, x, approximate=approximate)
 
