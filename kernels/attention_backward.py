@@ -31,7 +31,7 @@ from .hooks import (
 from .launch import LaunchOptions, padded, strides
 from .memory import load_rows, store_rows
 from .numerics import dot, dot_add, round_to
-from .softmax import final_scores, load_stats, oriented, weights
+from .softmax import final_scores, load_stats, unit_of, weights
 
 
 @triton.jit
@@ -135,7 +135,7 @@ def _dkdv_kernel(
     kv_idx = tl.minimum(offs_n, seqlen_k - 1)[:, None]
     k = load_rows(k_ptr, offs_n, stride_kn, 0, seqlen_k, HEAD_DIM, BLOCK_D, True)  # (N, D)
     v = load_rows(v_ptr, offs_n, stride_vn, 0, seqlen_k, HEAD_DIM_V, BLOCK_DV, True)  # (N, DV)
-    k, unit = oriented(k, sm_scale, SCORES)
+    unit = unit_of(sm_scale, SCORES)
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
     last = tl.minimum(start_n + BLOCK_N, seqlen_k) - 1
@@ -166,10 +166,10 @@ def _dkdv_kernel(
                 offs_m = start_m + tl.arange(0, BLOCK_M)
                 row = tl.minimum(offs_m, seqlen_q - 1)
                 q = load_rows(q_head, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, PARTIAL)
-                m, log_sum = load_stats(stats_head, offs_m, seqlen_q)
                 s = dot(k, tl.trans(q), PRECISION)  # (N, M)
                 at = (off_b, off_h, (row + offset)[None, :], kv_idx, seqlen_q, seqlen_k)
                 scores = final_scores(s, sm_scale, at, SCORES, score_args)
+                m, log_sum = load_stats(stats_head, offs_m, seqlen_q, unit)
                 p = weights(scores, unit, m[None, :], log_sum[None, :])
                 if PARTIAL:
                     keep = fold_masks((offs_m < seqlen_q)[None, :], at, MASKS, mask_args)
@@ -261,8 +261,8 @@ def _dq_kernel(
     row = tl.minimum(offs_m, seqlen_q - 1)[:, None]
     q = load_rows(q_ptr, offs_m, stride_qm, 0, seqlen_q, HEAD_DIM, BLOCK_D, True)  # (M, D)
     do = load_rows(do_ptr, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, True)  # (M, DV)
-    q, unit = oriented(q, sm_scale, SCORES)
-    m, log_sum = load_stats(stats_ptr, offs_m, seqlen_q)
+    unit = unit_of(sm_scale, SCORES)
+    m, log_sum = load_stats(stats_ptr, offs_m, seqlen_q, unit)
     delta = tl.load(delta_ptr + offs_m, mask=offs_m < seqlen_q, other=0.0)[:, None]
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
 
@@ -410,7 +410,7 @@ def _dbias_kernel(
             k = load_rows(k_head, offs_n, stride_kn, lo, hi, HEAD_DIM, BLOCK_D, True)
             v = load_rows(v_head, offs_n, stride_vn, lo, hi, HEAD_DIM_V, BLOCK_DV, True)
             do = load_rows(do_head, offs_m, stride_dom, 0, seqlen_q, HEAD_DIM_V, BLOCK_DV, True)
-            m, log_sum = load_stats(stats_ptr + 2 * head, offs_m, seqlen_q)
+            m, log_sum = load_stats(stats_ptr + 2 * head, offs_m, seqlen_q, 1.0)
             delta = tl.load(delta_ptr + head + offs_m, mask=offs_m < seqlen_q, other=0.0)[:, None]
             s = dot(q, tl.trans(k), PRECISION)  # (M, N)
             at = (off_b, off_h, row + offset, kv_idx, seqlen_q, seqlen_k)

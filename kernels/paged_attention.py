@@ -279,9 +279,9 @@ def _combine_kernel(
     num_rows = tl.num_programs(0).to(tl.int64)
     row = tl.program_id(0).to(tl.int64)
     splits = tl.arange(0, MOST_SPLITS)
-    m, log_sum = _load_split_stats(stats_ptr, splits, num_splits, row, num_rows)
-    most = finite(tl.max(m, 0))
-    total = tl.sum(tl.exp2((m - most) * LOG2E + log_sum), 0)
+    all_m, all_log_sums = _load_split_stats(stats_ptr, splits, num_splits, row, num_rows)
+    most = finite(tl.max(all_m, 0))
+    total = tl.sum(tl.exp2((all_m - most) * LOG2E + all_log_sums), 0)
     total_safe = tl.where(total == 0, 1.0, total)
 
     offs_d = tl.arange(0, BLOCK_D)

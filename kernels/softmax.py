@@ -1,7 +1,7 @@
 """The softmax of attention: scores, the online step, and the weights recomputed in backward.
 
-exp2 is the exponential that GPUs have.  Scores are numbers ``s`` times a factor ``unit`` > 0, and
-the maximum of a row is subtracted from s before anything is multiplied: near the maximum the
+exp2 is the exponential that GPUs have.  Scores are numbers ``s`` times a factor, the unit, and the
+maximum of a row is subtracted from s before anything is multiplied: near the maximum the
 difference is exact, so that rows of any magnitude, such as a row masked by -1e9, have weights as
 accurate as any other.
 
@@ -21,23 +21,28 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def oriented(x, sm_scale, SCORES: tl.constexpr):
-    """``x``, which is q or k, and the unit of the scores.
-
-    Score hooks take scaled scores, so the unit is 1 with them.  Without them the unit is
-    abs(sm_scale), which saves a multiplication of all scores, and x takes the sign.
-    """
+def unit_of(sm_scale, SCORES: tl.constexpr):
+    """The unit of scores: sm_scale, which saves a multiplication of all, or 1 with score hooks."""
     if len(SCORES) > 0:
-        return x, 1.0
+        return 1.0
+    else:
+        return sm_scale
+
+
+@triton.jit
+def oriented(q, sm_scale, SCORES: tl.constexpr):
+    """q and the unit, positive, so that the largest number is the largest score; q has its sign."""
+    if len(SCORES) > 0:
+        return q, 1.0
     else:
         sign = tl.where(sm_scale > 0, 1.0, tl.where(sm_scale < 0, -1.0, 0.0))
-        x = round_to(x.to(tl.float32) * sign, x.dtype)
-        return x, tl.where(sm_scale == 0, 1.0, tl.abs(sm_scale))
+        q = round_to(q.to(tl.float32) * sign, q.dtype)
+        return q, tl.where(sm_scale == 0, 1.0, tl.abs(sm_scale))
 
 
 @triton.jit
 def final_scores(s, sm_scale, at, SCORES: tl.constexpr, score_args):
-    """Scores, as multiples of the unit, from the products ``s`` of q and k, one `oriented`."""
+    """Scores, as multiples of the unit, from the products ``s`` of q and k."""
     if len(SCORES) > 0:
         return fold_scores(s * sm_scale, at, SCORES, score_args, len(SCORES))
     else:
@@ -78,16 +83,18 @@ def store_stats(stats_ptr, rows, m_i, l_i, mask):
 
 
 @triton.jit
-def load_stats(stats_ptr, offs_m, seqlen_q):
+def load_stats(stats_ptr, offs_m, seqlen_q, unit):
     """The statistics of rows, so that `weights` gives 0 for rows that see no key or do not exist.
 
-    For a row with a score of +inf it gives NaN, as softmax does.
+    For a row with a score of +inf it gives NaN, as softmax does.  The maximum was that of products
+    with the sign of the unit; here it is what to subtract from products without.
     """
     inside = offs_m < seqlen_q
     m = tl.load(stats_ptr + 2 * offs_m, mask=inside, other=0.0)
     log_sum = tl.load(stats_ptr + 2 * offs_m + 1, mask=inside, other=float("-inf"))
     log_sum = tl.where(log_sum == float("inf"), float("nan"), log_sum)
-    return m, tl.where(log_sum == float("-inf"), float("inf"), log_sum)
+    log_sum = tl.where(log_sum == float("-inf"), float("inf"), log_sum)
+    return tl.where(unit < 0, -m, m), log_sum
 
 
 @triton.jit

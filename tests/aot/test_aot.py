@@ -16,7 +16,17 @@ SPILLS = {  # fp32 products run on scalar units, and Triton keeps their operands
     (case, target)
     for case in ("dkdv-float32-d128-causal", "dq-float32-d128-causal")
     for target in ("sm_80", "sm_90", "sm_100")
-} | {("dkdv-bfloat16-d64-full+dropout", "sm_90")}  # Philox uses the last ten registers
+}
+SPILLS |= {  # Philox uses the last registers: ten spills, and two
+    ("dkdv-bfloat16-d64-full+dropout", "sm_90"),
+    ("dq-bfloat16-d64-full+dropout", "sm_80"),
+    ("dq-bfloat16-d64-full+dropout", "sm_100"),
+}
+SPILLS |= {  # ten spills, and one: scores of four variants, and one: scales of each token
+    ("dkdv-bfloat16-d128-softcap+alibi+window+padding", "sm_80"),
+    ("dkdv-bfloat16-d128-softcap+alibi+window+padding", "gfx942"),
+    ("paged_prefill/float8_e4m3fn/token-bfloat16-d128-causal", "gfx942"),
+}
 NO_MATRIX_INSTRUCTION = {  # its minimum of 64 keys spills with four operands of head_dim 256
     ("dkdv-bfloat16-d256-causal", "sm_90"),
     ("dkdv-bfloat16-d256-causal", "sm_100"),

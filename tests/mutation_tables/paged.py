@@ -108,8 +108,8 @@ PAGED = (
     Mutation(
         "empty splits give NaN",
         ATTENTION_PAGED,
-        "most = finite(tl.max(m, 0))",
-        "most = tl.max(m, 0)",
+        "most = finite(tl.max(all_m, 0))",
+        "most = tl.max(all_m, 0)",
         paged("splits_agree[decode-interpreted]"),
     ),
     Mutation(
