@@ -4,7 +4,7 @@ from .mutation import OPS, Mutation, torch
 
 TABLES = f"{OPS}attention/tables.py"
 BACKWARD = "kernels/attention_backward.py"
-STRIPS = "ops/attention/test_tables.py::test_many_strips_and_tiles[*-interpreted]"
+STRIPS = "ops/attention/test_tables.py::test_many_strips_and_tiles[interpreted-*]"
 
 GRADIENTS_OF_TABLES = (
     torch(
@@ -26,7 +26,7 @@ GRADIENTS_OF_TABLES = (
         "fused_attention/variants/base.py",
         "tables = 0 if self.type.torch_arg_index is None else 1",
         "tables = 0",
-        "ops/attention/test_tables.py::test_many_strips_and_tiles[gate*-torch]",
+        "ops/attention/test_tables.py::test_many_strips_and_tiles[torch-gate*]",
     ),
     Mutation(
         "every strip of a table from the first row on",

@@ -16,18 +16,20 @@ from fused_attention.variants.base import Shape
 
 from ...helpers import budget, custom_variants, inputs
 from ...helpers.stacks import Sizes
-from ...helpers.support import every_leg, set_tiles
+from ...helpers.support import every_leg, set_tiles, thinned
 
-SIZES = (Sizes(2, 4, 2, 49, 70, 8, 16), Sizes(1, 2, 2, 70, 33, 8, 8), Sizes(2, 2, 1, 1, 40, 8, 8))
+SIZES = {
+    "fewer_rows": Sizes(2, 4, 2, 49, 70, 8, 16),
+    "fewer_keys": Sizes(1, 2, 2, 70, 33, 8, 8),
+    "one_row": Sizes(2, 2, 1, 1, 40, 8, 8),
+}
 
 
-@every_leg
-@pytest.mark.parametrize("sizes", SIZES, ids=["fewer_rows", "fewer_keys", "one_row"])
-@pytest.mark.parametrize("stack", ["relative+window", "gate+softcap+key_padding"])
+@thinned("stack, sizes", ("relative+window", "gate+softcap+key_padding"), tuple(SIZES))
 def test_many_strips_and_tiles(device, stack, sizes, monkeypatch):
     set_tiles(monkeypatch, 16, 16)
     monkeypatch.setattr(tables, "CONTRIBUTIONS", 1)
-    case = inputs.make(sizes, torch.float32, device, stack=stack)
+    case = inputs.make(SIZES[sizes], torch.float32, device, stack=stack)
     budget.check(case, dropout_p=0.3)
 
 
