@@ -17,12 +17,12 @@ SPILLS = {  # fp32 products run on scalar units, and Triton keeps their operands
     for case in ("dkdv-float32-d128-causal", "dq-float32-d128-causal")
     for target in ("sm_80", "sm_90", "sm_100")
 }
-SPILLS |= {  # Philox uses the last registers: ten spills, and two
+SPILLS |= {  # Philox uses the last registers: six spills, and two
     ("dkdv-bfloat16-d64-full+dropout", "sm_90"),
     ("dq-bfloat16-d64-full+dropout", "sm_80"),
     ("dq-bfloat16-d64-full+dropout", "sm_100"),
 }
-SPILLS |= {  # ten spills, and one: scores of four variants, and one: scales of each token
+SPILLS |= {  # ten spills, and two: scores of four variants; one: scales of each token
     ("dkdv-bfloat16-d128-softcap+alibi+window+padding", "sm_80"),
     ("dkdv-bfloat16-d128-softcap+alibi+window+padding", "gfx942"),
     ("paged_prefill/float8_e4m3fn/token-bfloat16-d128-causal", "gfx942"),
